@@ -1,0 +1,159 @@
+"""Every number of distinv that can be set, with its unit in its name and its reason beside it.
+
+`Timing` and `Limits` are values; the presets are functions. Nothing else in the package holds
+a time-out or a bound of its own.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+MILLISECOND = 1_000
+SECOND = 1_000_000
+
+
+@frozen(kw_only=True)
+class Timing:
+    """All durations, in microseconds."""
+
+    heartbeat_us: int = 50 * MILLISECOND
+    """A leader says at least this often that it lives."""
+    suspect_floor_us: int = 300 * MILLISECOND
+    """Six heartbeats: a shorter silence is loss or a busy machine, not a crash."""
+    suspect_ceiling_us: int = 2 * SECOND
+    """However irregular the arrivals were, a longer silence is a crash."""
+    probe_after_us: int = 120 * MILLISECOND
+    """Two missed heartbeats: ask the kernel whether the leader's process still has its port."""
+    watchdog_us: int = 600 * MILLISECOND
+    """Without a leader for this long plus a random part as long again, nominate oneself."""
+    campaign_us: int = 400 * MILLISECOND
+    """A ballot that has not become a leadership by then is given up."""
+    campaign_backoff_us: int = 100 * MILLISECOND
+    """First back-off after a failed campaign; doubles, with full jitter, up to the ceiling."""
+    transfer_us: int = 500 * MILLISECOND
+    """An ordered hand-over that has not happened by then is called off."""
+    pull_stall_us: int = 400 * MILLISECOND
+    """A candidate whose synchronisation makes no progress for this long gives up."""
+    disk_stall_us: int = 1 * SECOND
+    """A leader whose disk has not finished a write for this long steps down."""
+    retry_us: int = 100 * MILLISECOND
+    """How often an unanswered prepare, probe or pull is sent again."""
+    election_answer_us: int = 100 * MILLISECOND
+    """How long an election plugin waits for a peer's answer before it goes on without it."""
+    beacon_us: int = 5 * SECOND
+    """How often a server that belongs to a cluster announces itself."""
+    beacon_unjoined_us: int = 250 * MILLISECOND
+    """How often one that looks for its cluster does."""
+    discovery_window_us: int = 1_500 * MILLISECOND
+    """How long blank servers listen before one of them proposes a cluster."""
+    link_nak_us: int = 15 * MILLISECOND
+    """How long a gap may stay before it is asked for again."""
+    link_ack_us: int = 5 * MILLISECOND
+    """How long an acknowledgement may wait for a datagram to ride on."""
+    link_retransmit_us: int = 60 * MILLISECOND
+    """The first retransmission of an unacknowledged tail; doubles with jitter up to a second."""
+    link_idle_us: int = 30 * SECOND
+    """A link on which nothing was heard for this long is forgotten."""
+    read_round_us: int = 10 * MILLISECOND
+    """An unanswered leadership confirmation is sent again after this."""
+    tick_us: int = 20 * MILLISECOND
+    """The budget of one turn's apply."""
+    client_deadline_us: int = 10 * SECOND
+    """A call of a client ends after this, one way or another."""
+    client_backoff_floor_us: int = 20 * MILLISECOND
+    client_backoff_ceiling_us: int = 1 * SECOND
+    client_silence_us: int = 300 * MILLISECOND
+    """A server that owes an answer and says nothing for this long is left for another."""
+    client_ping_us: int = 100 * MILLISECOND
+    """How often a server that owes an answer is asked whether it lives."""
+    max_clock_skew_us: int = 5 * SECOND
+    """A leader whose clock is further than this from a majority's does not stamp."""
+
+
+@frozen(kw_only=True)
+class Limits:
+    """A bound on everything that can grow."""
+
+    lines_per_command: int = 5_000
+    """The largest real order seen has 1,106 lines."""
+    page_rows: int = 1_000
+    quantity_max: int = 10**12
+    level_max: int = 2**63 - 1
+    sku_chars: int = 128
+    name_chars: int = 255
+    reference_chars: int = 255
+    note_chars: int = 2_000
+    attributes_bytes: int = 16_384
+    key_chars: int = 128
+    keys_max: int = 1_000_000
+    keys_kept_us: int = 7 * 24 * 3600 * SECOND
+    sessions_max: int = 10_000
+    session_kept_us: int = 24 * 3600 * SECOND
+    session_window: int = 1_024
+    session_results_bytes: int = 1 << 20
+    """Beyond it a recorded result shrinks to its seq and code."""
+    batch_commands: int = 512
+    batch_bytes: int = 1 << 20
+    """Commands in one log entry."""
+    message_bytes: int = 4 << 20
+    """The largest message a link carries."""
+    link_window_fragments: int = 1_024
+    link_window_bytes: int = 256 << 10
+    """In flight on one link; below the kernel's default receive buffer."""
+    link_queue_bytes: int = 16 << 20
+    """Waiting behind the window; one that would exceed it is moved to catch-up."""
+    link_reorder_bytes: int = 8 << 20
+    peers_max: int = 4_096
+    inbox_datagrams: int = 4_096
+    turn_datagrams: int = 256
+    pending_commands: int = 16_384
+    """A leader that holds this many unanswered commands says Overloaded."""
+    pending_reads: int = 16_384
+    pull_bytes: int = 1 << 20
+    """One step of a catch-up."""
+    log_cache_bytes: int = 64 << 20
+    """Payloads of applied entries kept in memory for laggards."""
+    append_window_entries: int = 1_024
+    """Entries under way to a follower that is catching up."""
+    servers_max: int = 64
+
+
+@frozen(kw_only=True)
+class Network:
+    """Where datagrams go."""
+
+    host: str = "127.0.0.1"
+    """Loopback until there is a key, see docs/security.md."""
+    port: int = 4747
+    port_explicit: bool = False
+    """An explicitly given port that is in use is an error; the default one gives way."""
+    beacon_port: int = 4746
+    beacon_group: str = "239.255.47.46"
+    payload_bytes: int = 1_200
+    """Below every MTU."""
+    payload_loopback_bytes: int = 32_000
+    receive_buffer_bytes: int = 4 << 20
+
+
+@frozen(kw_only=True)
+class Config:
+    """Everything that can be set, in one value."""
+
+    timing: Timing = Timing()
+    limits: Limits = Limits()
+    network: Network = Network()
+
+
+def lan() -> Config:
+    """A switched network, machines shared with other work. The default."""
+    return Config()
+
+
+def local() -> Config:
+    """All servers on one machine: the same times, since a loaded machine pauses like a network."""
+    return lan()
+
+
+def test() -> Config:
+    """In-memory clusters: patience costs nothing under a simulated clock."""
+    return evolve(lan(), timing=evolve(Timing(), discovery_window_us=300 * MILLISECOND))

@@ -1,0 +1,102 @@
+"""The extension point "storage": where a server's promises and its log survive a crash.
+
+Who calls: the runtime's executor. `recover` once at start, from the storage thread; `commit`
+from the storage thread, one call at a time; `read` from any thread, also while a commit runs.
+What may not happen: returning from `commit` before every record is durable; applying half of a
+commit after a crash; hiding a damaged record. A failed `commit` is never tried again: the
+storage refuses every later call and the server stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import msgspec
+from attrs import frozen
+
+from distinv.entry import Ballot, Entry, NodeId, VoterSet
+
+
+class IdentityRecord(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The first record of every data directory."""
+
+    node: int
+    cluster_name: str
+
+
+class PromiseRecord(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The highest ballot promised; the last one counts."""
+
+    ballot: Ballot
+
+
+class EntryRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The log's next entry."""
+
+    entry: Entry
+
+
+class TruncateRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Every entry after `index` is gone."""
+
+    index: int
+
+
+class BirthRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The whole birth state after a step: the one proposal accepted, and those refused for ever."""
+
+    accepted: VoterSet | None
+    refused: tuple[int, ...]
+    """Cluster ids of the proposals refused."""
+
+
+Record: TypeAlias = IdentityRecord | PromiseRecord | EntryRecord | TruncateRecord | BirthRecord
+
+
+@frozen
+class Recovered:
+    """What a data directory held."""
+
+    node: NodeId | None
+    """None when the directory was blank."""
+    cluster_name: str | None
+    promised: Ballot
+    entries: Sequence[Entry]
+    """From index 1 on, without gaps; the hash chain is verified."""
+    birth: BirthRecord
+    torn: bool
+    """The last commit had not been written whole; it was dropped."""
+
+
+class Storage(Protocol):
+    """One data directory, locked while it is open."""
+
+    def recover(self) -> Recovered:
+        """Read and verify everything. Raises CorruptLog, StorageError."""
+        ...
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """Make all records durable together, in order, or none. Raises StorageError, for good."""
+        ...
+
+    def read(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        """Entries `first..last`, from the front, until about `max_bytes` (at least one).
+
+        Raises StorageError when they are not there or do not match their checksum.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@frozen
+class StorageContext:
+    """What a storage factory receives."""
+
+    data_dir: Path
+
+
+class StorageFactory(Protocol):
+    def __call__(self, context: StorageContext) -> Storage: ...

@@ -1,0 +1,479 @@
+"""Every message that crosses the network, one class each. Tags are append-only.
+
+The groups, in the order of a cluster's life: finding each other, birth, election, leadership,
+replication, reads, clients. *Ordered* messages travel on the reliable FIFO link; the others
+bypass it, may be lost, and are small enough for one datagram.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from distinv.entry import NO_BALLOT, Ballot, Entry, Position, VoterSet
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+# --- finding each other (unordered) -----------------------------------------------------------
+
+
+class Seek(_Message, tag=1):
+    """Who serves this cluster? Sent by clients and by servers without a cluster."""
+
+    cluster_name: str
+    reply: bool = False
+    """True on an answer to a seek that only makes the asker known: nobody answers it."""
+
+
+class Beacon(_Message, tag=2):
+    """A server makes itself known: periodically, at once on a change, and to whoever seeks."""
+
+    cluster_name: str
+    cluster_id: int
+    """0 while blank."""
+    server_name: str
+    leader: int
+    """The leader it follows, 0 for none."""
+    leader_address: tuple[str, int] | None
+    ballot: Ballot
+    log_index: int
+    expect: int
+    """How many servers a blank one waits for, 0 for "as many as are found"."""
+    blank_peers: tuple[int, ...]
+    """What a blank server has seen of others like it."""
+
+
+# --- birth (ordered) --------------------------------------------------------------------------
+
+
+class BirthOffer(_Message, tag=5):
+    """Here is the cluster's first entry; accept it, or refuse it for ever."""
+
+    proposal: VoterSet
+
+
+class BirthAnswer(_Message, tag=6):
+    """Durable: accepted, or refused for ever."""
+
+    cluster_id: int
+    accepted: bool
+    rival: VoterSet | None
+    """What a refuser has accepted instead."""
+
+
+class Born(_Message, tag=7):
+    """A majority of its set accepted this first entry."""
+
+    proposal: VoterSet
+
+
+# --- election (unordered) ---------------------------------------------------------------------
+
+
+class ElectionMessage(_Message, tag=10):
+    """An election plugin's own message; the core only looks at the label."""
+
+    label: str
+    body: bytes
+
+
+class NominateHint(_Message, tag=11):
+    """The sender's election nominates the receiver."""
+
+    label: str
+
+
+class PreVote(_Message, tag=12):
+    """Would you hear me as a candidate? Moves no ballot."""
+
+    number: int
+    """Echoed in the reply; counts one candidate's questions."""
+    ballot: Ballot
+    """What the candidate would prepare."""
+
+
+class PreVoteReply(_Message, tag=13):
+    number: int
+    granted: bool
+    promised: Ballot
+    leader: int
+    """The leader the refuser hears, 0 for none."""
+
+
+class Prepare(_Message, tag=14):
+    """Promise me to take part in no lower ballot, and tell me what you have."""
+
+    ballot: Ballot
+    ordered_by: Ballot
+    """The leadership that ordered this hand-over, or `NO_BALLOT`: then stickiness holds."""
+
+
+class VotersInPlay(msgspec.Struct, frozen=True, array_like=True):
+    """One voter set of a log and where it stands."""
+
+    index: int
+    ballot: Ballot
+    voters: tuple[int, ...]
+    committed: bool
+
+
+class Promise(_Message, tag=15):
+    """Sent only when it is durable (invariant 2)."""
+
+    ballot: Ballot
+    last: Position
+    commit: int
+    clock_us: int
+    voters: tuple[VotersInPlay, ...]
+
+
+class PrepareRefused(_Message, tag=16):
+    ballot: Ballot
+    promised: Ballot
+    leader: int
+
+
+class TransferOrder(_Message, tag=17):
+    """The leader of `ballot` orders the receiver to take over at once."""
+
+    ballot: Ballot
+
+
+class Pull(_Message, tag=18):
+    """Send me the entries after `after`, up to and including (`until_ballot`, `until_index`)."""
+
+    ballot: Ballot
+    """The candidate's; echoed."""
+    after: Position
+    until_index: int
+    until_ballot: Ballot
+
+
+class PullReply(_Message, tag=19):
+    """Ordered. Entries that follow `after`, or none when the sender does not hold that log."""
+
+    ballot: Ballot
+    after: Position
+    entries: tuple[Entry, ...]
+    held: bool
+    """False: I do not hold the entry you pull up to."""
+    matches: int
+    """When `after` is not in the sender's log: an index at which you should try again."""
+
+
+# --- leadership (unordered) -------------------------------------------------------------------
+
+
+class Heartbeat(_Message, tag=20):
+    ballot: Ballot
+    commit: int
+    last_index: int
+    round: int
+    """Leadership confirmations asked so far; echoed."""
+
+
+class HeartbeatAck(_Message, tag=21):
+    ballot: Ballot
+    verified: int
+    """Durable here and verified against this leader in this ballot (invariant 6)."""
+    commit: int
+    round: int
+    clock_us: int
+
+
+class BallotRefused(_Message, tag=22):
+    """Your ballot is below what I promised."""
+
+    ballot: Ballot
+    promised: Ballot
+    leader: int
+    """Who I follow in `promised`, 0 when I have not heard that leader."""
+
+
+# --- replication ------------------------------------------------------------------------------
+
+
+class Append(_Message, tag=30):
+    """Ordered. Entries that follow `previous`; none to ask where the receiver stands."""
+
+    ballot: Ballot
+    previous: Position
+    entries: tuple[Entry, ...]
+    commit: int
+    round: int
+
+
+class AppendAck(_Message, tag=31):
+    ballot: Ballot
+    verified: int
+    commit: int
+    round: int
+    clock_us: int
+
+
+class AppendMismatch(_Message, tag=32):
+    """`previous` is not in the receiver's log; `matches` is an index to try instead."""
+
+    ballot: Ballot
+    previous_index: int
+    matches: int
+
+
+# --- reads by followers (unordered) -----------------------------------------------------------
+
+
+class ReadIndex(_Message, tag=40):
+    number: int
+
+
+class ReadIndexReply(_Message, tag=41):
+    number: int
+    ballot: Ballot
+    index: int
+    """Every read that waited when the question was sent may be served once this is applied;
+    -1 when the receiver does not lead."""
+
+
+# --- clients (ordered) ------------------------------------------------------------------------
+
+
+class OpenSession(_Message, tag=50):
+    """Open a session; the same nonce gets the same session while it lives."""
+
+    nonce: int
+    name: str
+    copy: int
+
+
+class SessionOpened(_Message, tag=51):
+    nonce: int
+    session: int
+
+
+class Request(_Message, tag=52):
+    """Command `number` of a session. `copy` numbers the tries of this number."""
+
+    session: int
+    number: int
+    copy: int
+    lowest: int
+    """The lowest number still unanswered: results below it are not needed any more."""
+    command: bytes
+    """An encoded inventory command; empty for a void."""
+
+
+class Reply(_Message, tag=53):
+    session: int
+    number: int
+    result: bytes
+    """An encoded `distinv.inventory.commands.Outcome`."""
+
+
+class NotTaken(_Message, tag=54):
+    """This copy was not appended and never will be. `session` is 0 for an OpenSession."""
+
+    session: int
+    number: int
+    """The number, or the nonce of an OpenSession."""
+    copy: int
+    reason: str
+    """no_leader, not_leader, no_quorum, overloaded, gap, invalid_request, session_expired"""
+    detail: str
+    leader: int
+    leader_address: tuple[str, int] | None
+
+
+class Query(_Message, tag=55):
+    number: int
+    linearizable: bool
+    min_seq: int
+    query: bytes
+
+
+class Answer(_Message, tag=56):
+    number: int
+    result: bytes
+
+
+class QueryFailed(_Message, tag=57):
+    number: int
+    reason: str
+    detail: str
+    leader: int
+    leader_address: tuple[str, int] | None
+
+
+class ServerInfo(msgspec.Struct, frozen=True, array_like=True):
+    node: int
+    name: str
+    address: tuple[str, int] | None
+    role: str
+    """leader, follower, learner, unreachable"""
+    index: int
+    """The last log index it is known to hold durably."""
+
+
+class Servers(_Message, tag=58):
+    """The server list, pushed to connected clients at every change."""
+
+    leader: int
+    ballot: Ballot
+    servers: tuple[ServerInfo, ...]
+
+
+class Ping(_Message, tag=59):
+    """Unordered."""
+
+    number: int
+
+
+class Pong(_Message, tag=60):
+    """Unordered. A server without a leader says so, and clients leave it."""
+
+    number: int
+    leader: int
+    leader_address: tuple[str, int] | None
+
+
+class StatusRequest(_Message, tag=61):
+    number: int
+
+
+class StatusReply(_Message, tag=62):
+    number: int
+    node: int
+    name: str
+    cluster_name: str
+    cluster_id: int
+    role: str
+    leader: int
+    ballot: Ballot
+    last_index: int
+    commit: int
+    applied: int
+    seq: int
+    state_digest: str
+    digest: str
+    election: str
+    servers: tuple[ServerInfo, ...]
+    sessions: int
+
+
+Message: TypeAlias = (
+    Seek
+    | Beacon
+    | BirthOffer
+    | BirthAnswer
+    | Born
+    | ElectionMessage
+    | NominateHint
+    | PreVote
+    | PreVoteReply
+    | Prepare
+    | Promise
+    | PrepareRefused
+    | TransferOrder
+    | Pull
+    | PullReply
+    | Heartbeat
+    | HeartbeatAck
+    | BallotRefused
+    | Append
+    | AppendAck
+    | AppendMismatch
+    | ReadIndex
+    | ReadIndexReply
+    | OpenSession
+    | SessionOpened
+    | Request
+    | Reply
+    | NotTaken
+    | Query
+    | Answer
+    | QueryFailed
+    | Servers
+    | Ping
+    | Pong
+    | StatusRequest
+    | StatusReply
+)
+
+ORDERED: frozenset[type] = frozenset(
+    {
+        BirthOffer,
+        BirthAnswer,
+        Born,
+        PullReply,
+        Append,
+        AppendMismatch,
+        OpenSession,
+        SessionOpened,
+        Request,
+        Reply,
+        NotTaken,
+        Query,
+        Answer,
+        QueryFailed,
+        Servers,
+        StatusRequest,
+        StatusReply,
+    }
+)
+"""These travel on the reliable FIFO link; all others bypass it."""
+
+
+# --- what a COMMANDS entry holds --------------------------------------------------------------
+
+
+class OpenCommand(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Opens a session; its id is `session_id(entry index, offset in the batch)`."""
+
+    nonce: int
+    name: str
+
+
+class SessionCommand(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Command `number` of a session: takes effect once, right after `number - 1`."""
+
+    session: int
+    number: int
+    lowest: int
+    command: bytes
+    """Empty for a void: the number takes no effect."""
+
+
+class CloseSession(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Decides every number of the session that was not applied before: it never will be."""
+
+    session: int
+
+
+LogCommand: TypeAlias = OpenCommand | SessionCommand | CloseSession
+
+OFFSET_BITS = 12
+"""Room for the offset of a command in its batch; see `Limits.batch_commands`."""
+
+
+def session_id(index: int, offset: int) -> int:
+    """The id of the session that command `offset` of entry `index` opened."""
+    return (index << OFFSET_BITS) | offset
+
+
+_batch_encoder = msgspec.msgpack.Encoder()
+_batch_decoder = msgspec.msgpack.Decoder(tuple[LogCommand, ...])
+
+
+def encode_batch(commands: list[LogCommand]) -> bytes:
+    return _batch_encoder.encode(commands)
+
+
+def decode_batch(payload: bytes) -> tuple[LogCommand, ...]:
+    """Decode the payload of a committed `COMMANDS` entry."""
+    return _batch_decoder.decode(payload)
+
+
+__all__ = ["NO_BALLOT", "ORDERED", "LogCommand", "Message"]
