@@ -26,6 +26,8 @@ class Timing:
     """Two missed heartbeats: ask the kernel whether the leader's process still has its port."""
     watchdog_us: int = 600 * MILLISECOND
     """Without a leader for this long plus a random part as long again, nominate oneself."""
+    quorum_us: int = 600 * MILLISECOND
+    """A leader that hears no quorum for this long steps down: twice the suspicion's floor."""
     campaign_us: int = 400 * MILLISECOND
     """A ballot that has not become a leadership by then is given up."""
     campaign_backoff_us: int = 100 * MILLISECOND
@@ -52,6 +54,8 @@ class Timing:
     """How long an acknowledgement may wait for a datagram to ride on."""
     link_retransmit_us: int = 60 * MILLISECOND
     """The first retransmission of an unacknowledged tail; doubles with jitter up to a second."""
+    link_retransmit_ceiling_us: int = 1 * SECOND
+    """A dead peer costs one datagram a second; a live one is asked no later than that."""
     link_idle_us: int = 30 * SECOND
     """A link on which nothing was heard for this long is forgotten."""
     read_round_us: int = 10 * MILLISECOND
@@ -66,8 +70,16 @@ class Timing:
     """A server that owes an answer and says nothing for this long is left for another."""
     client_ping_us: int = 100 * MILLISECOND
     """How often a server that owes an answer is asked whether it lives."""
+    client_answer_us: int = 1 * SECOND
+    """A living server that answered no command for this long is sent them again; doubles."""
+    client_read_us: int = 3 * SECOND
+    """The same for one read: a digest or a long list takes its time."""
+    client_denied_us: int = 1 * SECOND
+    """So long must refusals of the key go on before a call says so; two refusals at least."""
     max_clock_skew_us: int = 5 * SECOND
     """A leader whose clock is further than this from a majority's does not stamp."""
+    notice_us: int = 1 * SECOND
+    """The same warning about the same address is given, and answered, once in this time."""
 
 
 @frozen(kw_only=True)
@@ -103,6 +115,12 @@ class Limits:
     link_queue_bytes: int = 16 << 20
     """Waiting behind the window; one that would exceed it is moved to catch-up."""
     link_reorder_bytes: int = 8 << 20
+    replay_window: int = 1_024
+    """Datagrams of a sender that may overtake one another; what is older counts as a replay."""
+    hello_attempts: int = 4
+    """Greetings to an address that answers none, while nothing is queued for it."""
+    notices_max: int = 256
+    """Addresses remembered to rate-limit warnings; one more, and the oldest is forgotten."""
     peers_max: int = 4_096
     inbox_datagrams: int = 4_096
     turn_datagrams: int = 256
@@ -116,6 +134,44 @@ class Limits:
     append_window_entries: int = 1_024
     """Entries under way to a follower that is catching up."""
     servers_max: int = 64
+    journal_segment_bytes: int = 8 << 20
+    """Zero-filled ahead: about 900 batches, made in some 10 ms on a solid-state disk."""
+    client_attempts: int = 8
+    """Silent attempts of one command; with the doubling patience they outlast the deadline."""
+    client_window_bytes: int = 4 << 20
+    """Commands under way to one server: well below `link_queue_bytes`."""
+    client_queue_bytes: int = 64 << 20
+    """Commands that wait in a client; one more is refused as Overloaded."""
+    reason_chars: int = 64
+    """A reason or a unit is a word, not a story."""
+    scale_max: int = 12
+    """With `quantity_max` units a line still holds one whole thing."""
+    locations_max: int = 10_000
+    """All of them are kept in memory."""
+    page_bytes: int = 1 << 20
+    """A page ends early rather than outgrow a message."""
+    page_scan_rows: int = 20_000
+    """A filtered list looks at no more rows for one page: about 20 ms."""
+    keys_forgotten: int = 1_024
+    """Expired keys that one log entry forgets: twice the commands that it may hold."""
+    levels_cached: int = 200_000
+    """Levels a store keeps in memory beyond a flush: about 100 MB."""
+
+
+@frozen(kw_only=True)
+class FaultSettings:
+    """What the transport `faulty` does to what it sends. Every other transport ignores it."""
+
+    loss: float = 0.0
+    """The probability that a datagram is dropped, each by itself, beacons included."""
+    duplicate: float = 0.0
+    """The probability that a datagram that was not dropped is sent twice."""
+    delay: float = 0.0
+    """The probability that a datagram is held back, so that later ones overtake it."""
+    delay_max_us: int = 20 * MILLISECOND
+    """One that is held back waits for a random time up to this."""
+    seed: int | None = None
+    """The same seed drops the same datagrams of a transport at the same address."""
 
 
 @frozen(kw_only=True)
@@ -133,6 +189,13 @@ class Network:
     """Below every MTU."""
     payload_loopback_bytes: int = 32_000
     receive_buffer_bytes: int = 4 << 20
+    probe_wait_us: int = 10 * MILLISECOND
+    """How long one probe waits for a refusal: far above a switched network's round trip."""
+    probe_tries: int = 3
+    """A lost probe is repeated; together well below the time in which a silence is suspected."""
+    interfaces_kept_us: int = 1 * SECOND
+    """How long a list of the machine's interfaces is used: a cable takes longer to plug in."""
+    faults: FaultSettings = FaultSettings()
 
 
 @frozen(kw_only=True)

@@ -37,11 +37,14 @@ class Ballot(NamedTuple):
 
 NO_BALLOT = Ballot(0, 0)
 
+TERM_JUMP_MAX = 1 << 32
+"""A ballot further above what was promised is a fault or an attack, and is not followed."""
+
 
 class Position(NamedTuple):
     """A place in the log, together with what proves which log it is."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # the field's word, though tuples have index()
     ballot: Ballot
     hash: bytes
 

@@ -115,9 +115,7 @@ class IdempotencyKeyReused(Rejected):
 
     code = "idempotency_key_reused"
 
-    def __init__(
-        self, message: str = "", *, original_seq: int = 0, seq: int | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, original_seq: int = 0, seq: int | None = None) -> None:
         super().__init__(message, seq=seq)
         self.original_seq = original_seq
 

@@ -21,7 +21,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 # --- finding each other (unordered) -----------------------------------------------------------
 
 
-class Seek(_Message, tag=1):
+class Seek(_Message, frozen=True, tag=1):
     """Who serves this cluster? Sent by clients and by servers without a cluster."""
 
     cluster_name: str
@@ -29,7 +29,7 @@ class Seek(_Message, tag=1):
     """True on an answer to a seek that only makes the asker known: nobody answers it."""
 
 
-class Beacon(_Message, tag=2):
+class Beacon(_Message, frozen=True, tag=2):
     """A server makes itself known: periodically, at once on a change, and to whoever seeks."""
 
     cluster_name: str
@@ -50,13 +50,13 @@ class Beacon(_Message, tag=2):
 # --- birth (ordered) --------------------------------------------------------------------------
 
 
-class BirthOffer(_Message, tag=5):
+class BirthOffer(_Message, frozen=True, tag=5):
     """Here is the cluster's first entry; accept it, or refuse it for ever."""
 
     proposal: VoterSet
 
 
-class BirthAnswer(_Message, tag=6):
+class BirthAnswer(_Message, frozen=True, tag=6):
     """Durable: accepted, or refused for ever."""
 
     cluster_id: int
@@ -65,29 +65,29 @@ class BirthAnswer(_Message, tag=6):
     """What a refuser has accepted instead."""
 
 
-class Born(_Message, tag=7):
-    """A majority of its set accepted this first entry."""
+class Join(_Message, frozen=True, tag=8):
+    """Unordered. I belong to your cluster and am no voter: send me the log."""
 
-    proposal: VoterSet
+    server_name: str
 
 
 # --- election (unordered) ---------------------------------------------------------------------
 
 
-class ElectionMessage(_Message, tag=10):
+class ElectionMessage(_Message, frozen=True, tag=10):
     """An election plugin's own message; the core only looks at the label."""
 
     label: str
     body: bytes
 
 
-class NominateHint(_Message, tag=11):
+class NominateHint(_Message, frozen=True, tag=11):
     """The sender's election nominates the receiver."""
 
     label: str
 
 
-class PreVote(_Message, tag=12):
+class PreVote(_Message, frozen=True, tag=12):
     """Would you hear me as a candidate? Moves no ballot."""
 
     number: int
@@ -96,7 +96,7 @@ class PreVote(_Message, tag=12):
     """What the candidate would prepare."""
 
 
-class PreVoteReply(_Message, tag=13):
+class PreVoteReply(_Message, frozen=True, tag=13):
     number: int
     granted: bool
     promised: Ballot
@@ -104,7 +104,7 @@ class PreVoteReply(_Message, tag=13):
     """The leader the refuser hears, 0 for none."""
 
 
-class Prepare(_Message, tag=14):
+class Prepare(_Message, frozen=True, tag=14):
     """Promise me to take part in no lower ballot, and tell me what you have."""
 
     ballot: Ballot
@@ -121,7 +121,7 @@ class VotersInPlay(msgspec.Struct, frozen=True, array_like=True):
     committed: bool
 
 
-class Promise(_Message, tag=15):
+class Promise(_Message, frozen=True, tag=15):
     """Sent only when it is durable (invariant 2)."""
 
     ballot: Ballot
@@ -131,19 +131,19 @@ class Promise(_Message, tag=15):
     voters: tuple[VotersInPlay, ...]
 
 
-class PrepareRefused(_Message, tag=16):
+class PrepareRefused(_Message, frozen=True, tag=16):
     ballot: Ballot
     promised: Ballot
     leader: int
 
 
-class TransferOrder(_Message, tag=17):
+class TransferOrder(_Message, frozen=True, tag=17):
     """The leader of `ballot` orders the receiver to take over at once."""
 
     ballot: Ballot
 
 
-class Pull(_Message, tag=18):
+class Pull(_Message, frozen=True, tag=18):
     """Send me the entries after `after`, up to and including (`until_ballot`, `until_index`)."""
 
     ballot: Ballot
@@ -153,7 +153,7 @@ class Pull(_Message, tag=18):
     until_ballot: Ballot
 
 
-class PullReply(_Message, tag=19):
+class PullReply(_Message, frozen=True, tag=19):
     """Ordered. Entries that follow `after`, or none when the sender does not hold that log."""
 
     ballot: Ballot
@@ -168,7 +168,7 @@ class PullReply(_Message, tag=19):
 # --- leadership (unordered) -------------------------------------------------------------------
 
 
-class Heartbeat(_Message, tag=20):
+class Heartbeat(_Message, frozen=True, tag=20):
     ballot: Ballot
     commit: int
     last_index: int
@@ -176,7 +176,7 @@ class Heartbeat(_Message, tag=20):
     """Leadership confirmations asked so far; echoed."""
 
 
-class HeartbeatAck(_Message, tag=21):
+class HeartbeatAck(_Message, frozen=True, tag=21):
     ballot: Ballot
     verified: int
     """Durable here and verified against this leader in this ballot (invariant 6)."""
@@ -185,7 +185,7 @@ class HeartbeatAck(_Message, tag=21):
     clock_us: int
 
 
-class BallotRefused(_Message, tag=22):
+class BallotRefused(_Message, frozen=True, tag=22):
     """Your ballot is below what I promised."""
 
     ballot: Ballot
@@ -197,7 +197,7 @@ class BallotRefused(_Message, tag=22):
 # --- replication ------------------------------------------------------------------------------
 
 
-class Append(_Message, tag=30):
+class Append(_Message, frozen=True, tag=30):
     """Ordered. Entries that follow `previous`; none to ask where the receiver stands."""
 
     ballot: Ballot
@@ -207,7 +207,7 @@ class Append(_Message, tag=30):
     round: int
 
 
-class AppendAck(_Message, tag=31):
+class AppendAck(_Message, frozen=True, tag=31):
     ballot: Ballot
     verified: int
     commit: int
@@ -215,7 +215,7 @@ class AppendAck(_Message, tag=31):
     clock_us: int
 
 
-class AppendMismatch(_Message, tag=32):
+class AppendMismatch(_Message, frozen=True, tag=32):
     """`previous` is not in the receiver's log; `matches` is an index to try instead."""
 
     ballot: Ballot
@@ -226,11 +226,11 @@ class AppendMismatch(_Message, tag=32):
 # --- reads by followers (unordered) -----------------------------------------------------------
 
 
-class ReadIndex(_Message, tag=40):
+class ReadIndex(_Message, frozen=True, tag=40):
     number: int
 
 
-class ReadIndexReply(_Message, tag=41):
+class ReadIndexReply(_Message, frozen=True, tag=41):
     number: int
     ballot: Ballot
     index: int
@@ -241,7 +241,7 @@ class ReadIndexReply(_Message, tag=41):
 # --- clients (ordered) ------------------------------------------------------------------------
 
 
-class OpenSession(_Message, tag=50):
+class OpenSession(_Message, frozen=True, tag=50):
     """Open a session; the same nonce gets the same session while it lives."""
 
     nonce: int
@@ -249,12 +249,12 @@ class OpenSession(_Message, tag=50):
     copy: int
 
 
-class SessionOpened(_Message, tag=51):
+class SessionOpened(_Message, frozen=True, tag=51):
     nonce: int
     session: int
 
 
-class Request(_Message, tag=52):
+class Request(_Message, frozen=True, tag=52):
     """Command `number` of a session. `copy` numbers the tries of this number."""
 
     session: int
@@ -266,14 +266,14 @@ class Request(_Message, tag=52):
     """An encoded inventory command; empty for a void."""
 
 
-class Reply(_Message, tag=53):
+class Reply(_Message, frozen=True, tag=53):
     session: int
     number: int
     result: bytes
     """An encoded `distinv.inventory.commands.Outcome`."""
 
 
-class NotTaken(_Message, tag=54):
+class NotTaken(_Message, frozen=True, tag=54):
     """This copy was not appended and never will be. `session` is 0 for an OpenSession."""
 
     session: int
@@ -287,19 +287,19 @@ class NotTaken(_Message, tag=54):
     leader_address: tuple[str, int] | None
 
 
-class Query(_Message, tag=55):
+class Query(_Message, frozen=True, tag=55):
     number: int
     linearizable: bool
     min_seq: int
     query: bytes
 
 
-class Answer(_Message, tag=56):
+class Answer(_Message, frozen=True, tag=56):
     number: int
     result: bytes
 
 
-class QueryFailed(_Message, tag=57):
+class QueryFailed(_Message, frozen=True, tag=57):
     number: int
     reason: str
     detail: str
@@ -317,7 +317,7 @@ class ServerInfo(msgspec.Struct, frozen=True, array_like=True):
     """The last log index it is known to hold durably."""
 
 
-class Servers(_Message, tag=58):
+class Servers(_Message, frozen=True, tag=58):
     """The server list, pushed to connected clients at every change."""
 
     leader: int
@@ -325,13 +325,13 @@ class Servers(_Message, tag=58):
     servers: tuple[ServerInfo, ...]
 
 
-class Ping(_Message, tag=59):
+class Ping(_Message, frozen=True, tag=59):
     """Unordered."""
 
     number: int
 
 
-class Pong(_Message, tag=60):
+class Pong(_Message, frozen=True, tag=60):
     """Unordered. A server without a leader says so, and clients leave it."""
 
     number: int
@@ -339,11 +339,11 @@ class Pong(_Message, tag=60):
     leader_address: tuple[str, int] | None
 
 
-class StatusRequest(_Message, tag=61):
+class StatusRequest(_Message, frozen=True, tag=61):
     number: int
 
 
-class StatusReply(_Message, tag=62):
+class StatusReply(_Message, frozen=True, tag=62):
     number: int
     node: int
     name: str
@@ -363,12 +363,33 @@ class StatusReply(_Message, tag=62):
     sessions: int
 
 
+class EndSession(_Message, frozen=True, tag=63):
+    """Ordered. Close a session through the log, so that its undecided numbers are decided."""
+
+    session: int
+
+
+class SessionEnded(_Message, frozen=True, tag=64):
+    """Ordered. The session is closed: a number not applied before never will be."""
+
+    session: int
+
+
+# --- delivery -----------------------------------------------------------------------------
+
+
+class MulticastBody(_Message, frozen=True, tag=70):
+    """What a multicast strategy sends; ordered when it goes to one peer."""
+
+    body: bytes
+
+
 Message: TypeAlias = (
     Seek
     | Beacon
     | BirthOffer
     | BirthAnswer
-    | Born
+    | Join
     | ElectionMessage
     | NominateHint
     | PreVote
@@ -400,13 +421,15 @@ Message: TypeAlias = (
     | Pong
     | StatusRequest
     | StatusReply
+    | EndSession
+    | SessionEnded
+    | MulticastBody
 )
 
 ORDERED: frozenset[type] = frozenset(
     {
         BirthOffer,
         BirthAnswer,
-        Born,
         PullReply,
         Append,
         AppendMismatch,
@@ -421,6 +444,9 @@ ORDERED: frozenset[type] = frozenset(
         Servers,
         StatusRequest,
         StatusReply,
+        EndSession,
+        SessionEnded,
+        MulticastBody,
     }
 )
 """These travel on the reliable FIFO link; all others bypass it."""

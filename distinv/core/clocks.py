@@ -1,0 +1,44 @@
+"""May this leader stamp from its own clock?
+
+Everything that expires does so on logged time, so one wrong clock must not move it. A leader
+stamps from its clock only once the clocks of a majority are known (promises and
+acknowledgements carry them) and a majority of *all* voters does not differ by more than the
+bound; otherwise it repeats the log's last time.
+"""
+
+from __future__ import annotations
+
+from distinv.core.quorum import VoterSets, majority
+from distinv.entry import NodeId
+
+
+class Clocks:
+    def __init__(self, self_id: NodeId, max_skew_us: int) -> None:
+        self._self_id = self_id
+        self._max_skew_us = max_skew_us
+        self._offsets: dict[NodeId, int] = {self_id: 0}
+
+    def observe(self, node: NodeId, clock_us: int, own_clock_us: int) -> None:
+        """The clock of `node`, as it was at most a round trip ago."""
+        self._offsets[node] = clock_us - own_clock_us
+
+    def _far(self, node: NodeId) -> bool:
+        return abs(self._offsets.get(node, 0)) > self._max_skew_us
+
+    def differing(self, sets: VoterSets) -> tuple[NodeId, ...]:
+        """Voters whose clock is known to be too far from this one's."""
+        return tuple(sorted({node for voters in sets for node in voters if self._far(node)}))
+
+    def outvoted(self, sets: VoterSets) -> bool:
+        """A majority of all voters has another time: this clock is the wrong one."""
+        return any(
+            sum(self._far(node) for node in voters) >= majority(len(voters)) for voters in sets
+        )
+
+    def trusted(self, sets: VoterSets) -> bool:
+        """A majority's clocks are known, and this one is not outvoted."""
+        known = all(
+            sum(node in self._offsets for node in voters) >= majority(len(voters))
+            for voters in sets
+        )
+        return known and bool(sets) and not self.outvoted(sets)

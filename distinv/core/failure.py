@@ -1,0 +1,84 @@
+"""Is the leader gone, or am I slow?
+
+`FailureDetector` is adaptive: the time-out follows the mean time between arrivals (three times,
+between a floor and a ceiling), after Chen, Toueg and Aguilera (2002) in its simplest form.
+`LocalHealth` widens it while this process itself runs late, after Lifeguard (Dadgar, Phillips,
+Currey 2017): a pause of one's own event loop must not look like somebody else's death.
+"""
+
+from __future__ import annotations
+
+from distinv.config import Timing
+
+_WEIGHT = 8
+"""Each arrival moves the mean by an eighth of the difference."""
+
+_TIMES_MEAN = 3
+_SCORE_MAX = 4
+
+
+class LocalHealth:
+    """A score from 0 (on time) to 4 (late again and again)."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._late_us = timing.heartbeat_us
+        self._decay_us = timing.suspect_ceiling_us
+        self.score = 0
+        self._worsened_at = 0
+
+    def observe(self, due: int, now: int) -> bool:
+        """The node was due at `due` and runs at `now`. True when that is badly late."""
+        late = now - due > self._late_us
+        if late:
+            self.score = min(_SCORE_MAX, self.score + 1)
+            self._worsened_at = now
+        elif self.score and now - self._worsened_at > self._decay_us:
+            self.score -= 1
+            self._worsened_at = now
+        return late
+
+
+class FailureDetector:
+    """Follows the heartbeats of one leader."""
+
+    def __init__(self, timing: Timing, health: LocalHealth) -> None:
+        self._timing = timing
+        self._health = health
+        self._mean_us = timing.heartbeat_us
+        self.last_heard: int | None = None
+        self.refused = False
+        """The kernel says that the leader's process is gone; its next heartbeat refutes that."""
+
+    def reset(self) -> None:
+        """A new leader: nothing is known of it."""
+        self._mean_us = self._timing.heartbeat_us
+        self.last_heard = None
+        self.refused = False
+
+    def heard(self, now: int) -> None:
+        if self.last_heard is not None:
+            interval = min(now - self.last_heard, self._timing.suspect_ceiling_us)
+            self._mean_us += (interval - self._mean_us) // _WEIGHT
+        self.last_heard = now
+        self.refused = False
+
+    def excuse(self, now: int) -> None:
+        """This process slept: count the leader's silence from now on."""
+        if self.last_heard is not None:
+            self.last_heard = now
+
+    @property
+    def timeout_us(self) -> int:
+        timing = self._timing
+        adaptive = max(timing.suspect_floor_us, _TIMES_MEAN * self._mean_us)
+        return min(timing.suspect_ceiling_us, adaptive * (2 + self._health.score) // 2)
+
+    def deadline(self) -> int | None:
+        """When the leader becomes suspect."""
+        if self.last_heard is None:
+            return None
+        return self.last_heard if self.refused else self.last_heard + self.timeout_us
+
+    def hears(self, now: int) -> bool:
+        deadline = self.deadline()
+        return deadline is not None and not self.refused and now < deadline

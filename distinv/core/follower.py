@@ -1,0 +1,231 @@
+"""A server that follows a leader, or waits for one.
+
+It verifies and keeps what the leader sends, acknowledges what is durable, asks the leader for
+read indexes, and calls for an election when it hears nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distinv.core.events import Probe, ReadFailed, ReadReady, Send
+from distinv.core.reads import ReadQuestions
+from distinv.entry import follows
+from distinv.wire.messages import (
+    Append,
+    AppendAck,
+    AppendMismatch,
+    BallotRefused,
+    Heartbeat,
+    HeartbeatAck,
+    ReadIndex,
+    ReadIndexReply,
+    TransferOrder,
+)
+
+if TYPE_CHECKING:
+    from distinv.core.node import Node
+
+
+class Follower:
+    def __init__(self, node: Node, grace_us: int = 0) -> None:
+        self._node = node
+        timing = node.timing
+        self.reads = ReadQuestions()
+        self.verified = 0
+        """Invariant 6: the own log up to here was compared with this leader's in this ballot.
+        It starts at nothing with every new leader: this object is made anew."""
+        self._leader_commit = 0
+        self._round = 0
+        self._ack_due = False
+        wait_us = grace_us + timing.suspect_floor_us
+        self._suspect_at = node.now + wait_us + node.random.randrange(timing.suspect_floor_us)
+        """While there is no leader: when to call for an election (again)."""
+        self._watchdog_at = self._watchdog_from(node.now + grace_us)
+        self._probe_at = 0
+
+    def _watchdog_from(self, start: int) -> int:
+        """A random time without a leader, longer after each campaign that failed."""
+        node = self._node
+        span = node.timing.watchdog_us << min(node.failed_campaigns, 2)
+        return start + node.timing.watchdog_us + node.random.randrange(span)
+
+    # --- what the leader says -----------------------------------------------------------------
+
+    def on_message(self, message: Any) -> None:
+        if isinstance(message, ReadIndexReply):
+            self._on_read_index(message)
+        elif isinstance(message, TransferOrder):
+            self._on_transfer_order(message)
+
+    def on_heartbeat(self, message: Heartbeat) -> None:
+        self._round = max(self._round, message.round)
+        self._learn_commit(message.commit)
+        node = self._node
+        ack = HeartbeatAck(
+            message.ballot, self._acknowledged(), node.commit, self._round, node.clock_us
+        )
+        node.hold_for_promise(Send(self._leader(), ack))
+
+    def on_append(self, message: Append) -> None:
+        node, log = self._node, self._node.log
+        self._round = max(self._round, message.round)
+        previous = message.previous
+        if not log.holds(previous):
+            conflict = log.position(previous.index) is not None
+            guess = log.guess_match(previous.index - conflict, previous.ballot)
+            # What is committed is in every later leader's log.
+            matches = max(guess, min(node.commit, previous.index))
+            node.send(self._leader(), AppendMismatch(message.ballot, previous.index, matches))
+            return
+        entries = message.entries
+        if entries and (entries[-1].ballot > message.ballot or not follows(previous, entries)):
+            node.tell("entries from the leader do not follow by hash: dropped", "error")
+            return
+        node.adopt(previous.index, entries)
+        self.verified = max(self.verified, previous.index + len(entries))
+        self._learn_commit(message.commit)
+        if self._acknowledged() < self.verified:
+            self._ack_due = True
+        else:
+            self._acknowledge()
+
+    def _acknowledged(self) -> int:
+        """Invariant 6: durable here *and* verified against this leader."""
+        return min(self.verified, self._node.durability.durable_index)
+
+    def _learn_commit(self, leader_commit: int) -> None:
+        self._leader_commit = max(self._leader_commit, leader_commit)
+        self._node.advance_commit(min(self._leader_commit, self._acknowledged()))
+
+    def _acknowledge(self) -> None:
+        node = self._node
+        self._ack_due = False
+        ack = AppendAck(
+            node.leader_ballot, self._acknowledged(), node.commit, self._round, node.clock_us
+        )
+        node.hold_for_promise(Send(self._leader(), ack))
+
+    def _leader(self) -> Any:
+        assert self._node.leader is not None
+        return self._node.leader
+
+    def on_persisted(self, log_grew: bool) -> None:
+        if self._node.leader is None:
+            return
+        self._node.advance_commit(min(self._leader_commit, self._acknowledged()))
+        if log_grew and self._ack_due:
+            self._acknowledge()
+            self._ack_due = self._acknowledged() < self.verified
+
+    def on_ballot_refused(self, source: Any, message: BallotRefused) -> None:
+        """Late: this node leads no more."""
+
+    def _on_transfer_order(self, message: TransferOrder) -> None:
+        node = self._node
+        if message.ballot == node.leader_ballot and node.is_voter(node.self_id):
+            node.become_candidate("the leader hands over", message.ballot)
+
+    # --- reads --------------------------------------------------------------------------------
+
+    def read(self, ticket: int) -> None:
+        node = self._node
+        if not node.hears_leader():
+            node.emit(ReadFailed((ticket,), "no_leader"))
+        else:
+            self.reads.add(ticket)
+
+    def _ask(self) -> None:
+        node = self._node
+        number = self.reads.next_question(node.now, node.timing.read_round_us)
+        if number is not None and node.leader is not None:
+            node.send(node.leader, ReadIndex(number))
+
+    def _on_read_index(self, message: ReadIndexReply) -> None:
+        node = self._node
+        if message.ballot != node.leader_ballot:
+            return
+        served = self.reads.answered(message.number)
+        if message.index < 0:
+            if served:
+                node.emit(ReadFailed(served, "no_leader"))
+            return
+        self._learn_commit(message.index)
+        if served:
+            node.emit(ReadReady(served, message.index))
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def deadline(self) -> int | None:
+        node = self._node
+        if node.birth is not None:
+            return None
+        if node.leader is None:
+            return min(self._suspect_at, self._watchdog_at) if self._votes() else None
+        times = [node.detector.deadline()]
+        heard = node.detector.last_heard
+        if heard is not None:
+            times.append(max(self._probe_at, heard + node.timing.probe_after_us))
+        times.append(self.reads.deadline(node.timing.read_round_us))
+        return min(time for time in times if time is not None)
+
+    def _votes(self) -> bool:
+        return self._node.is_voter(self._node.self_id)
+
+    def excuse(self) -> None:
+        """This process slept; so did its timers."""
+        node = self._node
+        if node.leader is None:
+            later = node.now + node.timing.heartbeat_us
+            self._suspect_at = max(self._suspect_at, later)
+            self._watchdog_at = max(self._watchdog_at, later)
+
+    def on_time(self) -> None:
+        node = self._node
+        if node.birth is not None:
+            return
+        if node.leader is not None:
+            self._watch_leader()
+            return
+        if not self._votes():
+            return
+        if node.now >= self._suspect_at:
+            span = node.timing.suspect_floor_us
+            self._suspect_at = node.now + span + node.random.randrange(span)
+            node.elector.on_suspect(None, node.now)
+        if node.now >= self._watchdog_at:
+            self._watchdog_at = self._watchdog_from(node.now)
+            if node.may_campaign():
+                node.become_candidate("no leader for too long")
+
+    def _watch_leader(self) -> None:
+        node, detector = self._node, self._node.detector
+        deadline, heard = detector.deadline(), detector.last_heard
+        assert node.leader is not None
+        if deadline is not None and node.now >= deadline:
+            self._suspect(node.leader, heard or 0)
+            return
+        if heard is not None and node.now >= max(
+            self._probe_at, heard + node.timing.probe_after_us
+        ):
+            self._probe_at = node.now + node.timing.retry_us
+            node.emit(Probe(node.leader))
+        self._ask()
+
+    def _suspect(self, leader: Any, heard: int) -> None:
+        """The leader is late or gone: who should lead next?"""
+        node = self._node
+        why = "its process is gone" if node.detector.refused else "it is silent"
+        silent_ms = (node.now - heard) // 1_000
+        node.tell(f"suspecting leader {node.name_of(leader)}: {why} ({silent_ms} ms)", "warning")
+        node.become_follower(None, node.leader_ballot)
+        if self._votes():
+            node.elector.on_suspect(leader, node.now)
+
+    def end_turn(self) -> None:
+        if self.reads.waiting:
+            self._ask()
+
+    def check(self) -> None:
+        node = self._node
+        assert self.verified <= node.log.last_index, "verified beyond the log"

@@ -1,0 +1,471 @@
+"""A server in office: it orders, replicates, commits, and knows when it must stop.
+
+Batches go to every follower that keeps up by one multicast; one that does not is brought back
+by itself (probe, then chunks) and never holds the others: the leader waits for a quorum, not
+for the slowest. Entries commit by counting only once the no-op of its own ballot does
+(invariant 4).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from distinv.core.events import (
+    LeaderChanged,
+    Multicast,
+    ReadFailed,
+    ReadReady,
+    SendEntries,
+)
+from distinv.core.quorum import is_quorum, quorum_value
+from distinv.core.reads import ReadRounds
+from distinv.entry import TERM_JUMP_MAX, Ballot, EntryKind, NodeId, make_entry
+from distinv.wire.messages import (
+    Append,
+    AppendAck,
+    AppendMismatch,
+    BallotRefused,
+    Heartbeat,
+    HeartbeatAck,
+    Join,
+    LogCommand,
+    OpenCommand,
+    ReadIndex,
+    ReadIndexReply,
+    SessionCommand,
+    TransferOrder,
+    encode_batch,
+)
+
+if TYPE_CHECKING:
+    from distinv.core.node import Node
+
+WRITES_UNDER_WAY = 1
+"""The next batch forms while the last one syncs: more writes at once would only be smaller."""
+
+
+class Mode(Enum):
+    """How one follower is served."""
+
+    PROBE = "probe"
+    """Where it stands is not known: it is asked, when it shows that it lives."""
+    CATCH_UP = "catch up"
+    """It gets chunks, one at a time, each after the one before is acknowledged."""
+    STREAM = "stream"
+    """It gets every batch by multicast as it is appended."""
+
+
+@define
+class Progress:
+    """What the leader knows of one follower in this ballot."""
+
+    mode: Mode
+    last_heard: int
+    progressed_at: int
+    verified: int = 0
+    """The highest acknowledged index: durable there and verified against this log."""
+    sent: int = 0
+    """The last index sent, while catching up."""
+    commit: int = 0
+    round: int = 0
+    probed_at: int = -1_000_000_000
+    learner: bool = False
+
+
+@define
+class _HandOver:
+    target: NodeId
+    until: int
+    ordered: bool = False
+    ordered_at: int = -1_000_000_000
+
+
+class Leader:
+    def __init__(self, node: Node, ballot: Ballot) -> None:
+        self._node = node
+        self.ballot = ballot
+        self.reads = ReadRounds()
+        self.serving = False
+        """The no-op is committed and applied: clients may be answered."""
+        self._noop_index = node.log.last_index + 1
+        self._peers: dict[NodeId, Progress] = {
+            peer: Progress(Mode.STREAM, node.now, node.now) for peer in node.other_voters()
+        }
+        self._heartbeat_at = node.now
+        self._queue: list[LogCommand] = []
+        self._hand_over: _HandOver | None = None
+        self._clock_alarm_at = -1_000_000_000
+        self._questions: dict[int, tuple[NodeId, int]] = {}
+        """Followers' numbered questions for a read index, by the ticket they wait under."""
+        self._next_question = -1
+
+    def start(self) -> None:
+        """Append the no-op. It carries the log's last time: no clock is known good yet."""
+        self._append(EntryKind.NOOP, b"", self._node.log.last_time_us)
+        self._beat()
+
+    # --- ordering -----------------------------------------------------------------------------
+
+    def submit(self, command: LogCommand) -> None:
+        """Queue a command for the next batch."""
+        self._queue.append(command)
+
+    def take_queue(self) -> tuple[LogCommand, ...]:
+        queue, self._queue = tuple(self._queue), []
+        return queue
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def handing_over(self) -> bool:
+        return self._hand_over is not None
+
+    def end_turn(self) -> None:
+        node = self._node
+        if self._queue and self.serving and node.durability.writing < WRITES_UNDER_WAY:
+            self._append_batches()
+        if self.reads.next_round(node.now, node.timing.read_round_us):
+            self._beat()
+            self._confirm_reads()
+
+    def _append_batches(self) -> None:
+        limits = self._node.limits
+        while self._queue:
+            size = taken = 0
+            for command in self._queue[: limits.batch_commands]:
+                size += 64 + _command_bytes(command)
+                if taken and size > limits.batch_bytes:
+                    break
+                taken += 1
+            batch, self._queue = self._queue[:taken], self._queue[taken:]
+            self._append(EntryKind.COMMANDS, encode_batch(batch), self._stamp())
+
+    def _stamp(self) -> int:
+        """The time of the next entry; the log's last time while the own clock is in doubt."""
+        node = self._node
+        sets = node.sets()
+        last = node.log.last_time_us
+        differing = node.clocks.differing(sets)
+        if differing and node.now - self._clock_alarm_at > 10 * node.timing.max_clock_skew_us:
+            self._clock_alarm_at = node.now
+            names = ", ".join(node.name_of(each) for each in differing)
+            node.tell(f"the clock differs by more than the bound from that of {names}", "error")
+        if not node.clocks.trusted(sets):
+            if node.clocks.outvoted(sets) and self._hand_over is None:
+                self.transfer_to(None)
+            return last
+        return max(last, node.clock_us)
+
+    def _append(self, kind: EntryKind, payload: bytes, time_us: int) -> None:
+        """Append, persist and multicast at the same time."""
+        node = self._node
+        previous = node.log.last
+        entry = make_entry(previous, self.ballot, time_us, kind, payload)
+        node.append(entry)
+        streaming = tuple(peer for peer, each in self._peers.items() if each.mode is Mode.STREAM)
+        if streaming:
+            message = Append(self.ballot, previous, (entry,), node.commit, self.reads.round)
+            node.emit(Multicast(streaming, message))
+
+    # --- what followers answer ----------------------------------------------------------------
+
+    def on_message(self, source: NodeId, message: Any) -> None:
+        _MESSAGES[type(message)](self, source, message)
+
+    def _on_ack(self, source: NodeId, ack: AppendAck | HeartbeatAck) -> None:
+        node = self._node
+        progress = self._peers.get(source)
+        if progress is None or ack.ballot != self.ballot:
+            return
+        if ack.verified > node.log.last_index:
+            node.tell(f"{node.name_of(source)} acknowledges what was never sent", "error")
+            return
+        progress.last_heard = node.now
+        progress.commit = max(progress.commit, ack.commit)
+        node.clocks.observe(source, ack.clock_us, node.clock_us)
+        if ack.round > progress.round:
+            progress.round = min(ack.round, self.reads.round)
+            self._confirm_reads()
+        if ack.verified > progress.verified:
+            progress.verified = ack.verified
+            progress.progressed_at = node.now
+            self._count()
+        if isinstance(ack, AppendAck):
+            self._serve_follower(source, progress, ack)
+        elif progress.mode is Mode.PROBE:
+            self._probe(source, progress)
+        elif progress.verified < node.log.last_index:
+            self._check_stall(source, progress)
+        self._pursue_hand_over()
+
+    def _serve_follower(self, source: NodeId, progress: Progress, ack: AppendAck) -> None:
+        arrived = progress.mode is Mode.CATCH_UP and ack.verified > progress.sent
+        if progress.mode is Mode.PROBE or arrived:
+            progress.sent = ack.verified
+            self._send_missing(source, progress)
+
+    def _probe(self, peer: NodeId, progress: Progress) -> None:
+        """It lives: ask where it stands."""
+        node = self._node
+        if node.now - progress.probed_at >= node.timing.retry_us:
+            progress.probed_at = node.now
+            node.send(peer, Append(self.ballot, node.log.last, (), node.commit, self.reads.round))
+
+    def _check_stall(self, peer: NodeId, progress: Progress) -> None:
+        """It answers heartbeats but acknowledges nothing new: something was lost on the way."""
+        node = self._node
+        if node.now - progress.progressed_at >= node.timing.pull_stall_us:
+            progress.progressed_at = node.now
+            progress.mode = Mode.PROBE
+            self._probe(peer, progress)
+
+    def _on_mismatch(self, source: NodeId, message: AppendMismatch) -> None:
+        progress = self._peers.get(source)
+        if progress is None or message.ballot != self.ballot:
+            return
+        progress.last_heard = self._node.now
+        if progress.mode is Mode.CATCH_UP and message.previous_index != progress.sent:
+            return  # answers something sent before the catch-up began
+        matches = min(message.matches, message.previous_index, self._node.log.last_index)
+        progress.sent = max(progress.verified, matches)
+        self._send_missing(source, progress)
+
+    def _send_missing(self, peer: NodeId, progress: Progress) -> None:
+        """Send what follows `progress.sent`: the rest at once if it is little, else a chunk."""
+        node, log = self._node, self._node.log
+        previous = log.position(progress.sent)
+        assert previous is not None
+        if progress.sent == log.last_index:
+            progress.mode = Mode.STREAM
+            return
+        progress.mode = Mode.CATCH_UP
+        progress.progressed_at = node.now
+        rest = log.last_index - progress.sent
+        if rest <= node.limits.append_window_entries:
+            entries = log.bodies(progress.sent + 1, log.last_index, node.limits.pull_bytes)
+            if entries is not None and len(entries) == rest:
+                message = Append(
+                    self.ballot, previous, tuple(entries), node.commit, self.reads.round
+                )
+                node.send(peer, message)
+                progress.mode = Mode.STREAM  # the link is FIFO: batches follow behind this
+                return
+        last = min(log.last_index, progress.sent + node.limits.append_window_entries)
+        node.emit(SendEntries(peer, self.ballot, previous, last, False))
+
+    def on_link_lost(self, peer: NodeId) -> None:
+        """What was under way is gone; it will be asked where it stands when it answers."""
+        progress = self._peers.get(peer)
+        if progress is not None:
+            progress.mode = Mode.PROBE
+            progress.probed_at = -1_000_000_000
+
+    def _on_join(self, source: NodeId, message: Join) -> None:
+        """A server that belongs to the cluster and does not vote gets the log all the same."""
+        node = self._node
+        if source not in self._peers and len(self._peers) < node.limits.servers_max:
+            self._peers[source] = Progress(Mode.PROBE, node.now, node.now, learner=True)
+            node.tell(f"server {message.server_name} receives the log as a learner")
+            node.send(source, self._heartbeat())
+
+    # --- commit -------------------------------------------------------------------------------
+
+    def on_persisted(self, log_grew: bool) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        """Commit what a quorum holds durably, once that includes the own no-op."""
+        node = self._node
+        held = {peer: each.verified for peer, each in self._peers.items()}
+        held[node.self_id] = node.durability.durable_index
+        index = quorum_value(node.sets(), held)
+        if index > node.commit and index >= self._noop_index:
+            node.advance_commit(index)
+
+    def maybe_serve(self) -> None:
+        """Serve once the store has applied everything up to the own no-op."""
+        node = self._node
+        if not self.serving and node.applied >= self._noop_index:
+            self.serving = True
+            node.tell(f"serving clients in term {self.ballot.term}")
+            node.emit(LeaderChanged(node.self_id, self.ballot, True))
+
+    # --- reads --------------------------------------------------------------------------------
+
+    def read(self, ticket: int) -> None:
+        node = self._node
+        if not self.serving:
+            node.emit(ReadFailed((ticket,), "no_leader"))
+            return
+        self.reads.add(ticket, node.commit)
+
+    def _confirm_reads(self) -> None:
+        node = self._node
+        rounds = {peer: each.round for peer, each in self._peers.items()}
+        confirmed = self.reads.confirm(node.sets(), rounds, node.self_id)
+        if confirmed is not None:
+            tickets, index = confirmed
+            own = tuple(ticket for ticket in tickets if ticket >= 0)
+            if own:
+                node.emit(ReadReady(own, index))
+            for ticket in tickets:
+                if ticket < 0:
+                    source, number = self._questions.pop(ticket)
+                    node.send(source, ReadIndexReply(number, self.ballot, index))
+
+    def _on_read_index(self, source: NodeId, message: ReadIndex) -> None:
+        node = self._node
+        if not self.serving:
+            node.send(source, ReadIndexReply(message.number, self.ballot, -1))
+            return
+        # Questions of followers wait among the own reads, under negative tickets.
+        ticket, self._next_question = self._next_question, self._next_question - 1
+        self._questions[ticket] = (source, message.number)
+        self.reads.add(ticket, node.commit)
+
+    # --- heartbeat, quorum, time --------------------------------------------------------------
+
+    def _heartbeat(self) -> Heartbeat:
+        node = self._node
+        return Heartbeat(self.ballot, node.commit, node.log.last_index, self.reads.round)
+
+    def _beat(self) -> None:
+        node = self._node
+        heartbeat = self._heartbeat()
+        for peer in self._peers:
+            node.send(peer, heartbeat)
+        self._heartbeat_at = node.now + node.timing.heartbeat_us
+
+    def _hears_quorum(self) -> bool:
+        node = self._node
+        since = node.now - node.timing.quorum_us
+        heard = [peer for peer, each in self._peers.items() if each.last_heard > since]
+        return is_quorum(node.sets(), [node.self_id, *heard])
+
+    def deadline(self) -> int | None:
+        times = [self._heartbeat_at]
+        read = self.reads.deadline(self._node.timing.read_round_us)
+        if read is not None:
+            times.append(read)
+        if self._hand_over is not None:
+            times.append(self._hand_over.until)
+        return min(times)
+
+    def excuse(self) -> None:
+        """This process slept: nobody's silence counts from before that."""
+        for progress in self._peers.values():
+            progress.last_heard = max(progress.last_heard, self._node.now)
+
+    def on_time(self) -> None:
+        node = self._node
+        if not self._hears_quorum():
+            node.tell("no quorum answers: stepping down", "warning")
+            node.become_follower(None, self.ballot)
+            return
+        if node.durability.oldest_write_us(node.now) > node.timing.disk_stall_us:
+            node.tell("the disk has not finished a write for too long: stepping down", "error")
+            node.become_follower(None, self.ballot, node.timing.suspect_ceiling_us)
+            return
+        if node.now >= self._heartbeat_at:
+            self._beat()
+            self._drop_silent_learners()
+        if self._hand_over is not None and node.now >= self._hand_over.until:
+            node.tell("the hand-over did not happen: leading on", "warning")
+            self._hand_over = None
+        self._pursue_hand_over()
+
+    def _drop_silent_learners(self) -> None:
+        node = self._node
+        limit = node.now - node.timing.link_idle_us
+        for peer in [
+            peer for peer, each in self._peers.items() if each.learner and each.last_heard < limit
+        ]:
+            del self._peers[peer]
+
+    # --- losing and giving away ---------------------------------------------------------------
+
+    def on_ballot_refused(self, source: NodeId, message: BallotRefused) -> None:
+        """Somebody promised a higher ballot. If it hears no other leader, lead above it."""
+        node = self._node
+        if message.leader not in (0, node.self_id):
+            node.tell(f"{node.name_of(NodeId(message.leader))} leads in a later term")
+            node.become_follower(None, self.ballot)
+            return
+        recently = (
+            node.last_reprepare is not None
+            and node.now - node.last_reprepare < node.timing.suspect_floor_us
+        )
+        ordered = self._hand_over is not None and self._hand_over.ordered
+        if recently or ordered or not node.is_voter(source):
+            return
+        node.last_reprepare = node.now
+        above = min(message.promised, Ballot(self.ballot.term + TERM_JUMP_MAX, 0))
+        node.become_candidate(
+            f"{node.name_of(source)} was cut off after promising a later term", above=above
+        )
+
+    def transfer_to(self, target: NodeId | None) -> None:
+        """Stop taking commands, let `target` catch up, order it to take over."""
+        node = self._node
+        if self._hand_over is not None:
+            return
+        if target is None:
+            recent = node.now - node.timing.quorum_us
+            able = [peer for peer in node.other_voters() if self._peers[peer].last_heard > recent]
+            target = max(able, key=lambda peer: (self._peers[peer].verified, peer), default=None)
+        if target is None or target not in node.other_voters():
+            node.tell("nobody to hand leadership over to", "warning")
+            return
+        node.tell(f"handing leadership over to {node.name_of(target)}")
+        self._hand_over = _HandOver(target, node.now + node.timing.transfer_us)
+        self._pursue_hand_over()
+
+    def _pursue_hand_over(self) -> None:
+        node, hand_over = self._node, self._hand_over
+        if hand_over is None or self._queue:
+            return
+        progress = self._peers.get(hand_over.target)
+        if progress is None or progress.verified < node.log.last_index:
+            return
+        if node.now - hand_over.ordered_at >= node.timing.heartbeat_us:
+            hand_over.ordered = True
+            hand_over.ordered_at = node.now
+            node.send(hand_over.target, TransferOrder(self.ballot))
+
+    # --- what people see ----------------------------------------------------------------------
+
+    def progress_of(self, peer: NodeId) -> Progress | None:
+        return self._peers.get(peer)
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        return tuple(sorted(self._peers))
+
+    def check(self) -> None:
+        node = self._node
+        assert self.ballot.node == node.self_id, "leads in somebody else's ballot"
+        assert self.ballot == node.promised, "leads below its own promise"
+        for peer, progress in self._peers.items():
+            assert progress.verified <= node.log.last_index, f"{peer:x} verified beyond the log"
+        if self.serving:
+            assert node.commit >= self._noop_index, "serves before its no-op is committed"
+
+
+def _command_bytes(command: LogCommand) -> int:
+    if isinstance(command, SessionCommand):
+        return len(command.command)
+    return len(command.name) if isinstance(command, OpenCommand) else 0
+
+
+_MESSAGES: dict[type, Any] = {
+    HeartbeatAck: Leader._on_ack,
+    AppendAck: Leader._on_ack,
+    AppendMismatch: Leader._on_mismatch,
+    ReadIndex: Leader._on_read_index,
+    Join: Leader._on_join,
+}

@@ -1,0 +1,444 @@
+"""The replicated state machine: committed log entries in, the state of the inventory out.
+
+A deterministic function of the log: the same entries give the same results, byte for byte, and
+the same state digest on every server. It never reads a clock, random numbers or a plugin.
+
+What is applied stands in memory and in one open SQLite transaction until `flush`; the place in
+the log is written in the same transaction as the effects, so whatever a crash loses is applied
+again from the journal.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from distinv.config import Limits
+from distinv.core.sessions import Admission, SessionTable, decode_session, encode_session
+from distinv.entry import NO_BALLOT, NO_HASH, Ballot, Entry, EntryKind, Position
+from distinv.errors import IdempotencyKeyReused, InvalidRequest, StorageError, TooManyKeys
+from distinv.inventory.cells import DIGEST_MODULUS, contribution
+from distinv.inventory.commands import (
+    Accepted,
+    Command,
+    OriginalSeq,
+    Refused,
+    Trimmed,
+    Voided,
+    decode_command_untrusted,
+    decode_outcome,
+    encode_outcome,
+)
+from distinv.inventory.digest import digest_of, stock_by_sku
+from distinv.inventory.history import accepted_again, read_record
+from distinv.inventory.keys import KeyRow, KeyTable, payload_hash
+from distinv.inventory.operations import Refusal, Work
+from distinv.inventory.queries import (
+    AskResolve,
+    Failure,
+    Fate,
+    decode_query_untrusted,
+    encode_answer,
+)
+from distinv.inventory.reading import Reader
+from distinv.inventory.schema import MEMORY, FileLock, open_database, open_reader
+from distinv.inventory.tables import Tables
+from distinv.model import Digest
+from distinv.wire.messages import (
+    LogCommand,
+    OpenCommand,
+    SessionCommand,
+    decode_batch,
+    session_id,
+)
+
+
+class Applied(NamedTuple):
+    """What became of one log command."""
+
+    session: int
+    number: int
+    """0 for an opened or closed session."""
+    nonce: int
+    """Of an opened session, else 0."""
+    result: bytes
+    """The encoded outcome; empty when there is none, or it is no longer kept."""
+    kind: str
+    """opened, result, expired, gap, closed, or dropped: a duplicate without its result."""
+
+
+class StoreState(msgspec.Struct, frozen=True, array_like=True):
+    """The row that says how far the store has come."""
+
+    index: int
+    ballot: Ballot
+    hash: bytes
+    time_us: int
+    seq: int
+    keys: int
+    digest_sum: bytes
+
+
+_BLANK = StoreState(0, NO_BALLOT, NO_HASH, 0, 0, 0, bytes(16))
+_encode = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(StoreState).decode
+
+
+class StateMachine:
+    """One server's inventory, in a file or in memory (`":memory:"`).
+
+    The limits belong to the log: all servers of a cluster must use the same. After any
+    StorageError the machine refuses every further call; open the file again.
+    """
+
+    def __init__(
+        self, path: str = MEMORY, limits: Limits | None = None, *, durable: bool = False
+    ) -> None:
+        """`durable`: see `schema.open_database`. Raises StorageError."""
+        self.path = path
+        self.limits = limits or Limits()
+        self._failed = False
+        self._lock = None if path == MEMORY else FileLock(path)
+        try:
+            self._database = open_database(path, durable=durable)
+            with self._guard():
+                self._load()
+        except BaseException:
+            self._release()
+            raise
+
+    def _load(self) -> None:
+        database, limits = self._database, self.limits
+        row = database.execute("SELECT body FROM state").fetchone()
+        state = _BLANK if row is None else _decode_state(row[0])
+        self.position = Position(state.index, state.ballot, state.hash)
+        self.time_us = state.time_us
+        self.seq = state.seq
+        self._tables = Tables(database, limits, int.from_bytes(state.digest_sum, "big"))
+        self._keys = KeyTable(database, limits, state.keys)
+        rows = database.execute("SELECT id, body FROM sessions")
+        self._sessions = SessionTable(limits, (decode_session(*row) for row in rows))
+        self._session_contributions = {
+            session: contribution("session", session, body)
+            for session, body in database.execute("SELECT id, body FROM sessions")
+        }
+        self._reader = Reader(self._tables, self._keys, self._sessions, limits)
+
+    # --- the log ------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> list[Applied]:
+        """Apply the next entry of the log. Raises StorageError when it is not the next."""
+        if entry.index != self.position.index + 1:
+            raise StorageError(f"Entry {entry.index} does not follow {self.position.index}.")
+        with self._guard():
+            self._tables.begin()
+            self.time_us = entry.time_us
+            self._sessions.expire(entry.time_us)
+            self._keys.expire(entry.time_us)
+            applied = []
+            if entry.kind == EntryKind.COMMANDS:
+                for offset, command in enumerate(_commands_of(entry)):
+                    stamp = session_id(entry.index, offset)
+                    applied.append(self._apply_log_command(command, stamp))
+            self.position = entry.position
+            return applied
+
+    def _apply_log_command(self, command: LogCommand, stamp: int) -> Applied:
+        if isinstance(command, SessionCommand):
+            return self._apply_session_command(command, stamp)
+        if isinstance(command, OpenCommand):
+            name = command.name[: self.limits.name_chars].replace("\0", "")
+            session = self._sessions.open(command.nonce, name, stamp, self.time_us)
+            return Applied(session, 0, command.nonce, b"", "opened")
+        closed = self._sessions.close(command.session)
+        return Applied(command.session, 0, 0, b"", "closed" if closed else "expired")
+
+    def _apply_session_command(self, command: SessionCommand, stamp: int) -> Applied:
+        session, number = command.session, command.number
+        admission = self._sessions.admit(session, number, command.lowest, stamp, self.time_us)
+        if admission is Admission.TAKE:
+            state = self._sessions.get(session)
+            assert state is not None
+            if command.command:
+                result, short = self._apply_command(command.command, state.name)
+            else:
+                result = short = encode_outcome(Voided(self.time_us))
+            self._sessions.record(session, result, short)
+            return Applied(session, number, 0, result, "result")
+        if admission is Admission.DUPLICATE:
+            result = self.result(session, number) or b""
+            return Applied(session, number, 0, result, "result" if result else "dropped")
+        return Applied(session, number, 0, b"", admission.value)
+
+    def _apply_command(self, data: bytes, actor: str) -> tuple[bytes, bytes]:
+        """The encoded outcome of one inventory command, and its short form."""
+        try:
+            command = decode_command_untrusted(data, self.limits)
+        except InvalidRequest as error:
+            outcome: Accepted | Refused = self._refused(error.code, str(error))
+        else:
+            outcome = self._execute(command, actor)
+        code = outcome.code if isinstance(outcome, Refused) else ""
+        replayed = isinstance(outcome, Accepted) and outcome.replayed
+        short = encode_outcome(Trimmed(outcome.seq, outcome.time_us, code, replayed))
+        result = encode_outcome(outcome)
+        return (result if len(result) <= self.limits.session_results_bytes else short), short
+
+    def _execute(self, command: Command, actor: str) -> Accepted | Refused:
+        digest = b""
+        if command.key:
+            digest = payload_hash(command)
+            known = self._keys.get(command.key, self.time_us)
+            if known is not None:
+                return self._use_again(command.key, known, digest)
+            if self._keys.full:
+                return self._refused(
+                    TooManyKeys.code, f"{self.limits.keys_max} keys are remembered already."
+                )
+        outcome = self._apply_operations(command, actor)
+        if command.key and isinstance(outcome, Accepted):
+            self._keys.put(KeyRow(command.key, outcome.seq, self.time_us, digest))
+        return outcome
+
+    def _use_again(self, key: str, known: KeyRow, digest: bytes) -> Accepted | Refused:
+        if known.hash != digest:
+            return self._refused(
+                IdempotencyKeyReused.code,
+                f"The key {key!r} was used for something else at seq {known.seq}.",
+                OriginalSeq(known.seq),
+            )
+        self._tables.write()
+        record = read_record(self._database, known.seq)
+        assert record is not None, f"the key {key!r} names seq {known.seq}, which is not there"
+        return accepted_again(record)
+
+    def _apply_operations(self, command: Command, actor: str) -> Accepted | Refused:
+        seq, operations, tables = self.seq + 1, command.operations, self._tables
+        work = Work(tables, self.limits, seq, undoable=len(operations) > 1)
+        try:
+            for operation in operations:
+                work.apply(operation)
+        except Refusal as refusal:
+            work.undo()
+            return self._refused(refusal.code, refusal.message, refusal.detail)
+        self.seq = seq
+        tables.add_ledger(seq, self.time_us, actor, _encode(work.effects))
+        for operation in operations:
+            if operation.about.reference:
+                tables.add_reference(operation.about.reference, seq)
+        return Accepted(
+            seq,
+            self.time_us,
+            tuple([cell.row() for cell in work.levels.values()]),
+            tuple([cell.row() for cell in work.items]),
+            tuple([cell.row() for cell in work.locations]),
+        )
+
+    def _refused(self, code: str, message: str, detail: OriginalSeq | None = None) -> Refused:
+        self.seq += 1
+        return Refused(self.seq, self.time_us, code, message, detail)
+
+    # --- sessions -----------------------------------------------------------------------------
+
+    def last_number(self, session: int) -> int | None:
+        """The last number decided in a session, open or closed; None: no such session."""
+        state = self._sessions.get(session)
+        return None if state is None else state.last
+
+    def result(self, session: int, number: int) -> bytes | None:
+        """The recorded outcome, encoded; None when there is none, or not any more.
+
+        An accepted command whose outcome was cut short is told whole again from the ledger.
+        """
+        result = self._sessions.result(session, number)
+        if result is None:
+            return None
+        outcome = decode_outcome(result)
+        return self._whole(outcome) or result if isinstance(outcome, Trimmed) else result
+
+    def _whole(self, outcome: Trimmed) -> bytes | None:
+        if outcome.code:
+            return None
+        with self._guard():
+            self._tables.write()
+            record = read_record(self._database, outcome.seq)
+        if record is None:
+            return None
+        again = msgspec.structs.replace(accepted_again(record), replayed=outcome.replayed)
+        whole = encode_outcome(again)
+        return whole if len(whole) <= self.limits.session_results_bytes else None
+
+    def session_of_nonce(self, nonce: int) -> int | None:
+        """The open session that was opened with this nonce."""
+        return self._sessions.of_nonce(nonce)
+
+    @property
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def query(self, data: bytes) -> bytes:
+        """An encoded question in, its encoded answer out, at everything applied so far."""
+        try:
+            query = decode_query_untrusted(data, self.limits)
+        except InvalidRequest as error:
+            return encode_answer(Failure(self.seq, error.code, str(error)))
+        with self._guard():
+            return encode_answer(self._at_now().answer(query))
+
+    def undecided_session(self, data: bytes) -> int | None:
+        """The session to close through the log before an encoded question can be answered.
+
+        Only a `resolve` of a number that its session has not come to has one.
+        """
+        try:
+            query = decode_query_untrusted(data, self.limits)
+        except InvalidRequest:
+            return None
+        if not isinstance(query, AskResolve):
+            return None
+        with self._guard():
+            found = self._at_now().fate(query.key)
+        return found.session if found.fate == Fate.UNDECIDED else None
+
+    def _at_now(self) -> Reader:
+        self._reader.seq = self.seq
+        self._reader.time_us = self.time_us
+        return self._reader
+
+    def digest(self) -> Digest:
+        """The inventory digest. Reads all levels: see `digest_reader` for a large store."""
+        with self._guard():
+            self._tables.write()
+            return Digest(self.seq, digest_of(stock_by_sku(self._database)))
+
+    def digest_reader(self) -> Callable[[], Digest]:
+        """Flush, and return what computes the inventory digest in a thread of its own.
+
+        It reads on a second connection, at the state it finds, which is this one or a later
+        one. For a store in memory it is computed here and now.
+        """
+        if self.path == MEMORY:
+            digest = self.digest()
+            return lambda: digest
+        self.flush()
+        path = self.path
+        return lambda: _read_digest(path)
+
+    def state_digest(self) -> str:
+        """What servers compare at equal positions: 32 hex digits.
+
+        Covers catalogue, levels, sessions and keys, and the place in the order.
+        """
+        with self._guard():
+            self._write()
+        place = _encode((self.position.index, self.time_us, self.seq, self._keys.count))
+        total = self._tables.digest_sum.to_bytes(16, "big")
+        return blake2b(total + place, digest_size=16).hexdigest()
+
+    # --- the file -----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """End the transaction: everything applied so far, and its place in the log, together."""
+        with self._guard():
+            self._write()
+            self._database.execute("COMMIT")
+            self._tables.trim()
+
+    def close(self) -> None:
+        """Flush and close. Closing twice is allowed."""
+        if self._failed:
+            self._release()
+            return
+        try:
+            self.flush()
+        finally:
+            self._release()
+
+    def abandon(self) -> None:
+        """Close without flushing: as a crash does."""
+        self._release()
+
+    def _write(self) -> None:
+        tables, keys = self._tables, self._keys
+        tables.write()
+        keys.write()
+        self._write_sessions()
+        tables.digest_sum = (tables.digest_sum + keys.digest_change) % DIGEST_MODULUS
+        keys.digest_change = 0
+        state = StoreState(
+            *self.position,
+            self.time_us,
+            self.seq,
+            keys.count,
+            tables.digest_sum.to_bytes(16, "big"),
+        )
+        self._database.execute("REPLACE INTO state VALUES (1, ?)", (_encode(state),))
+
+    def _write_sessions(self) -> None:
+        contributions, change = self._session_contributions, 0
+        put, gone = [], []
+        for session, state in self._sessions.take_changed():
+            change -= contributions.pop(session, 0)
+            if state is None:
+                gone.append((session,))
+                continue
+            body = encode_session(state)
+            contributions[session] = contribution("session", session, body)
+            change += contributions[session]
+            put.append((session, body))
+        if gone:
+            self._database.executemany("DELETE FROM sessions WHERE id = ?", gone)
+        if put:
+            self._database.executemany("REPLACE INTO sessions VALUES (?, ?)", put)
+        self._tables.digest_sum = (self._tables.digest_sum + change) % DIGEST_MODULUS
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """After a failure memory and file may differ: nothing goes on as if it had worked."""
+        if self._failed:
+            raise StorageError(f"The store {self.path} is closed, or failed before.")
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._failed = True
+            raise StorageError(f"The store {self.path} failed: {error}.") from error
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _release(self) -> None:
+        self._failed = True
+        database = getattr(self, "_database", None)
+        if database is not None:
+            database.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _commands_of(entry: Entry) -> tuple[LogCommand, ...]:
+    """The commands of an entry; one that cannot be read has none, on every server alike."""
+    try:
+        return decode_batch(entry.payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ()
+
+
+def _read_digest(path: str) -> Digest:
+    database = open_reader(path)
+    try:
+        database.execute("BEGIN")
+        row = database.execute("SELECT body FROM state").fetchone()
+        state = _BLANK if row is None else _decode_state(row[0])
+        return Digest(state.seq, digest_of(stock_by_sku(database)))
+    except sqlite3.Error as error:
+        raise StorageError(f"The store {path} cannot be read: {error}.") from error
+    finally:
+        database.close()

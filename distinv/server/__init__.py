@@ -1,0 +1,1 @@
+"""One server without I/O: consensus, clients, store and links put together."""

@@ -1,0 +1,33 @@
+"""One server per data directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from distinv.errors import StorageError
+
+
+def lock_directory(directory: Path) -> int:
+    """Lock `directory` until the returned descriptor is closed or this process ends.
+
+    Raises StorageError, naming the process, when another one holds it; OSError.
+    """
+    path = directory / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StorageError(
+            f"{directory} is in use by a running server (pid {holder}). Stop it first, or give"
+            " this server a data directory of its own."
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

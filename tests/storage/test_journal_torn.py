@@ -1,0 +1,305 @@
+"""Commits cut off by a crash: sectors reach the disk in any order, or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from storage_kit import (
+    BIRTH,
+    IDENTITY,
+    PROMISE,
+    CrashingFiles,
+    contents,
+    journal,
+    log,
+    look,
+    records,
+    reopened,
+)
+
+from distinv.entry import Ballot
+from distinv.errors import CorruptLog, StorageError
+from distinv.storage.api import PromiseRecord, Record
+from distinv.storage.files import Files
+from distinv.storage.format import SECTOR_BYTES
+from distinv.storage.scan import scan
+
+Prepare = Callable[[Path, CrashingFiles], list[Record]]
+"""Writes what comes before the last commit; returns the records of that."""
+
+
+def as_the_first_write(path: Path, files: CrashingFiles) -> list[Record]:
+    return [IDENTITY, PROMISE, *records(log(b"x" * 900))]
+
+
+def within_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
+    storage = journal(path, files)
+    storage.recover()
+    first = log(b"first")
+    storage.commit([IDENTITY, PROMISE, *records(first)])
+    storage.close()
+    return [
+        PromiseRecord(Ballot(9, 9)),
+        *records(log(b"x" * 900, b"y" * 500, after=first[-1].position)),
+        BIRTH,
+    ]
+
+
+def as_the_first_of_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
+    storage = journal(path, files)
+    storage.recover()
+    first = log(b"x" * 1_000, b"y" * 1_000)
+    storage.commit([IDENTITY, PROMISE, BIRTH, *records(first)])
+    storage.close()
+    return records(log(b"z" * 1_700, after=first[-1].position))
+
+
+def larger_than_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
+    storage = journal(path, files)
+    storage.recover()
+    storage.commit([IDENTITY])
+    storage.close()
+    return records(log(b"x" * 5_000))
+
+
+def crash(path: Path, files: CrashingFiles, last: list[Record], kept: Callable[[int], bool]) -> int:
+    """Commit `last` so that only some of its sectors are written; how many it has in all."""
+    storage = journal(path, files)
+    storage.recover()
+    files.survives = kept
+    with pytest.raises(StorageError, match="crashed while writing"):
+        storage.commit(last)
+    files.survives = None
+    storage.close()
+    return files.sectors_lost + files.sectors_kept
+
+
+CASES = [as_the_first_write, within_a_segment, as_the_first_of_a_segment, larger_than_a_segment]
+
+
+@pytest.mark.parametrize("prepare", CASES)
+def test_a_commit_is_there_whole_or_not_at_all(prepare: Prepare, tmp_path: Path) -> None:
+    """Every subset of the sectors of the last write, or many where there are too many."""
+    random = Random(5)
+
+    def outcome(name: str, kept: Callable[[int], bool]) -> tuple[Path, int]:
+        path = tmp_path / name
+        files = CrashingFiles()
+        last = prepare(path, files)
+        return path, crash(path, files, last, kept)
+
+    before, count = outcome("before", lambda part: False)
+    after, _ = outcome("after", lambda part: True)
+    state_before, torn_before = look(before)
+    state_after, torn_after = look(after)
+    assert state_before != state_after
+    assert not torn_before, "no sector of the last write was found"
+    assert not torn_after
+    every = range(1, 2**count - 1)
+    subsets = every if len(every) <= 64 else random.sample(every, 64)
+    for subset in subsets:
+        path, _ = outcome(f"subset-{subset}", lambda part, subset=subset: subset >> part & 1 == 1)
+        assert look(path) == (state_before, True), f"sectors {subset:b}"
+
+
+@pytest.mark.parametrize("prepare", CASES)
+def test_the_journal_goes_on_after_a_torn_write(prepare: Prepare, tmp_path: Path) -> None:
+    """Torn again and again, with a complete write in between: only complete ones are there."""
+    random = Random(7)
+    files = CrashingFiles()
+    last = prepare(tmp_path, files)
+    expected, _ = look(tmp_path)
+    highest = 0
+    for _ in range(12):
+        lost = random.randrange(2)
+        crash(tmp_path, files, last, lambda part, lost=lost: part != lost and random.random() < 0.5)
+        found, is_torn = look(tmp_path)
+        assert found == expected
+        assert is_torn == (files.sectors_kept > 0)
+        seen = scan(files, tmp_path / "journal")
+        assert seen.highest_number >= highest, "a number was forgotten"
+        highest = seen.highest_number
+        if random.random() < 0.5:
+            storage, _ = reopened(tmp_path)
+            storage.commit([PromiseRecord(Ballot(20, highest))])
+            storage.close()
+            expected, is_torn = look(tmp_path)
+            assert expected[2] == Ballot(20, highest)
+            assert not is_torn
+            assert scan(files, tmp_path / "journal").last_number == highest + 1
+            highest += 1
+    storage, _ = reopened(tmp_path)
+    storage.commit(last)
+    storage.close()
+    assert look(tmp_path)[0][3] != expected[3]
+
+
+def test_no_sector_is_ever_written_twice(tmp_path: Path) -> None:
+    """Recovery after a torn write leaves every byte that is there as it is."""
+    files = CrashingFiles()
+    last = within_a_segment(tmp_path, files)
+    crash(tmp_path, files, last, lambda part: part in (1, 3))
+    segment = tmp_path / "journal" / "0000000001.segment"
+    torn = segment.read_bytes()
+    storage, _ = reopened(tmp_path)
+    assert segment.read_bytes() == torn
+    storage.commit(last)
+    storage.close()
+    changed = segment.read_bytes()
+    for start in range(0, len(torn), SECTOR_BYTES):
+        sector = torn[start : start + SECTOR_BYTES]
+        assert not any(sector) or sector == changed[start : start + SECTOR_BYTES]
+
+
+# --- damage is not a torn end -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three_segments() -> dict[str, bytes]:
+    """The files of a journal with every kind of record and a torn write in the middle."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        files = CrashingFiles()
+        crash(path, files, within_a_segment(path, files), lambda part: part == 0)
+        storage, recovered = reopened(path)
+        entries = list(recovered.entries)
+        for size in (600, 900, 1_900, 30):
+            entries += log(b"x" * size, after=entries[-1].position)
+            storage.commit(records(entries[-1:]))
+        storage.close()
+        kept = {file.name: file.read_bytes() for file in (path / "journal").iterdir()}
+        assert len(kept) == 3
+        return kept
+
+
+class FixedFiles(Files):
+    """A directory in memory that can only be read."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self.contents = dict(contents)
+
+    def names(self, path: Path) -> list[str]:
+        return sorted(self.contents)
+
+    def read_durable(self, path: Path) -> bytes:
+        return self.contents[path.name]
+
+
+def verdict(contents: dict[str, bytes]) -> str:
+    try:
+        found = scan(FixedFiles(contents), Path("journal"))
+    except CorruptLog as error:
+        assert "Keep the file" in str(error)
+        assert ".segment, byte " in str(error)
+        return "corrupt"
+    return "torn" if found.torn else f"whole up to {found.last_number}"
+
+
+def test_the_undamaged_journal_is_whole(three_segments: dict[str, bytes]) -> None:
+    assert verdict(three_segments) == "whole up to 6"
+
+
+def test_any_flipped_bit_is_found(three_segments: dict[str, bytes]) -> None:
+    """In used and unused parts, in the last write and in the remains of a torn one."""
+    for name, data in three_segments.items():
+        for at in range(len(data)):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << at % 8
+            assert verdict({**three_segments, name: bytes(flipped)}) == "corrupt", (name, at)
+
+
+def written_sectors(contents: dict[str, bytes]) -> list[tuple[str, int]]:
+    return [
+        (name, at)
+        for name in sorted(contents)
+        for at in range(SECTOR_BYTES, len(contents[name]), SECTOR_BYTES)
+        if any(contents[name][at : at + SECTOR_BYTES])
+    ]
+
+
+def with_sector(contents: dict[str, bytes], where: tuple[str, int], what: bytes) -> dict[str, bytes]:
+    name, at = where
+    data = contents[name]
+    return {**contents, name: data[:at] + what + data[at + SECTOR_BYTES :]}
+
+
+def test_a_lost_sector_of_an_earlier_write_is_found(three_segments: dict[str, bytes]) -> None:
+    outcomes = [
+        verdict(with_sector(three_segments, where, bytes(SECTOR_BYTES)))
+        for where in written_sectors(three_segments)
+    ]
+    remains_of_the_torn_write = 1
+    assert outcomes[1] == "whole up to 6"
+    del outcomes[remains_of_the_torn_write]
+    assert outcomes[-1] == "whole up to 5", "a lost last write of one sector cannot be told"
+    assert set(outcomes[:-1]) == {"corrupt"}
+
+
+def test_a_sector_in_a_wrong_place_is_found(three_segments: dict[str, bytes]) -> None:
+    places = written_sectors(three_segments)
+    for where in places:
+        for other, at in places:
+            what = three_segments[other][at : at + SECTOR_BYTES]
+            if (other, at) != where:
+                assert verdict(with_sector(three_segments, where, what)) == "corrupt"
+
+
+def test_a_sector_behind_the_end_that_belongs_elsewhere_is_found(
+    three_segments: dict[str, bytes],
+) -> None:
+    *_, (last, end) = written_sectors(three_segments)
+    for name, at in written_sectors(three_segments):
+        what = three_segments[name][at : at + SECTOR_BYTES]
+        behind = (last, end + SECTOR_BYTES)
+        assert verdict(with_sector(three_segments, behind, what)) == "corrupt"
+
+
+def test_a_missing_or_shortened_file_is_found(three_segments: dict[str, bytes]) -> None:
+    first, second, third = sorted(three_segments)
+    assert verdict({first: three_segments[first], third: three_segments[third]}) == "corrupt"
+    for name in (first, second, third):
+        for size in (0, 10, SECTOR_BYTES, len(three_segments[name]) - SECTOR_BYTES):
+            short = {**three_segments, name: three_segments[name][:size]}
+            assert verdict(short) == "corrupt"
+    swapped = {
+        **three_segments,
+        first: three_segments[second],
+        second: three_segments[first],
+    }
+    assert verdict(swapped) == "corrupt"
+
+
+def test_a_missing_beginning_is_found(tmp_path: Path) -> None:
+    storage = journal(tmp_path)
+    storage.recover()
+    entries = log(*(bytes([number]) * 900 for number in range(12)))
+    for entry in entries:
+        storage.commit(records([entry]))
+    storage.close()
+    (tmp_path / "journal" / "0000000001.segment").unlink()
+    with pytest.raises(CorruptLog, match="0000000001.segment"):
+        reopened(tmp_path)
+
+
+def test_a_damaged_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
+    storage = journal(tmp_path)
+    storage.recover()
+    storage.commit([IDENTITY, PROMISE])
+    storage.close()
+    segment = tmp_path / "journal" / "0000000001.segment"
+    data = bytearray(segment.read_bytes())
+    data[SECTOR_BYTES + 60] ^= 4
+    segment.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(CorruptLog, match="byte 512"):
+            reopened(tmp_path)
+    assert segment.read_bytes() == data
+    data[SECTOR_BYTES + 60] ^= 4
+    segment.write_bytes(data)
+    storage, recovered = reopened(tmp_path)
+    assert contents(recovered)[0] == IDENTITY.node
+    storage.close()
