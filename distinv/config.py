@@ -80,6 +80,8 @@ class Timing:
     """A leader whose clock is further than this from a majority's does not stamp."""
     notice_us: int = 1 * SECOND
     """The same warning about the same address is given, and answered, once in this time."""
+    store_flush_us: int = 200 * MILLISECOND
+    """So long after the last entry applied the store ends its transaction: in a quiet moment."""
 
 
 @frozen(kw_only=True)
@@ -156,6 +158,10 @@ class Limits:
     """Expired keys that one log entry forgets: twice the commands that it may hold."""
     levels_cached: int = 200_000
     """Levels a store keeps in memory beyond a flush: about 100 MB."""
+    store_flush_entries: int = 120
+    """Entries applied in one transaction of the store; what a crash loses is applied again."""
+    cluster_name_bytes: int = 100
+    """A cluster's or a server's name: both fit into an announcement of one datagram."""
 
 
 @frozen(kw_only=True)

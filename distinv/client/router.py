@@ -186,7 +186,7 @@ class Router:
             if message.leader == 0:
                 self._become_leaderless(now)
                 return
-            self.served(now)
+            self.served(now)  # but what it refused it may refuse again: no hurry
         if message.leader == 0 or not (
             server.node == self.home or self.home is None or self._leaderless
         ):
@@ -204,6 +204,7 @@ class Router:
             self._learn_leader(message.leader, None, message.ballot, now)
             if server.node == self.home:
                 self.served(now)
+                self._work.resume()
         elif server.node == self.home:
             self._become_leaderless(now)
 
@@ -223,7 +224,6 @@ class Router:
         if self._leaderless:
             self._leaderless = False
             self._rest(now)
-            self._work.resume()
 
     def on_link_reset(self, event: LinkReset, now: int) -> None:
         if event.peer == self.home:
@@ -333,6 +333,8 @@ class Router:
     def _search_soon(self, now: int) -> None:
         self._search_backoff.reset()
         self._search_at = now
+        if self._searched_at is not None:
+            self._search_at = max(now, self._searched_at + self._timing.client_ping_us // 2)
         self._settle_at = None
 
     def _rest(self, now: int) -> None:

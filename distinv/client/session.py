@@ -45,6 +45,9 @@ from distinv.wire.messages import (
     StatusRequest,
 )
 
+NOTICES_MAX = 16
+"""Between two `take_notices`; they repeat themselves."""
+
 
 class ClientSession:
     """One client of one cluster. Times are microseconds of any clock that does not go back."""
@@ -98,6 +101,7 @@ class ClientSession:
             retry_us=timing.client_silence_us,
             unavailable=self._router.unavailable,
         )
+        self._notices: list[str] = []
         self._expected_at: int | None = None
         """The last `deadline`: coming much later means that this process stood still."""
         self._handlers: dict[type, Callable[[Server, Any, int], None]] = {
@@ -174,6 +178,11 @@ class ClientSession:
     def take_completions(self) -> list[Completion]:
         """How calls ended since the last time."""
         return self._book.take()
+
+    def take_notices(self) -> list[str]:
+        """What a person should know, a line each: other keys, versions, clusters."""
+        lines, self._notices = self._notices, []
+        return lines
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -360,6 +369,9 @@ class ClientSession:
                     self._router.on_peer_seen(event, now)
                 case Notice():
                     self._router.on_notice(event, now)
+                    if len(self._notices) < NOTICES_MAX:
+                        host, port = event.address
+                        self._notices.append(f"{host}:{port}: {event.detail or event.kind}")
 
     # --- messages -----------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ class CommandStream:
         self._leave_window(command)
         self._decisions.decide(self.session, command, message.result)
         self._book.finish(command.id, message.result, message.session, message.number)
-        self._end_draining()
+        self._drain()
 
     def not_taken(self, message: NotTaken, now: int) -> None:
         """One copy was not taken, by its own number: go back, and wait a little."""
@@ -239,13 +239,16 @@ class CommandStream:
         under_way = command.number < self._cursor
         latest = message.copy == command.copies
         if message.reason == "session_expired":
-            if latest or not under_way:
-                self._session_expired(command)
-            return
-        if message.reason != "gap":
+            self._draining = True
+            if latest and under_way:
+                self._leave_expired(command)
+        elif message.reason != "gap":
             command.reason = self._reason = message.reason
-        if not (latest and under_way):
-            return
+        if latest and under_way and message.reason != "session_expired":
+            self._try_again(command, message, now)
+        self._drain()
+
+    def _try_again(self, command: Command, message: NotTaken, now: int) -> None:
         self._quiet_since = now
         self._silences = 0
         if message.reason == "invalid_request" and command.body:
@@ -287,10 +290,7 @@ class CommandStream:
             self._pause(now)
         else:
             self.resume()
-        if self._draining:
-            for command in list(self._window.values()):
-                self._leave_expired(command)
-            self._end_draining()
+        self._drain()
 
     def silent(self, now: int) -> None:
         """The server did not answer: that was an attempt of everything under way."""
@@ -321,7 +321,7 @@ class CommandStream:
 
     def resume_at(self) -> int | None:
         """When there is something to send again after a pause."""
-        return self._resume_at if self._paused and not self.idle else None
+        return self._resume_at if self._paused and not (self.idle or self._draining) else None
 
     def _pause(self, now: int) -> None:
         self._paused = True
@@ -361,15 +361,15 @@ class CommandStream:
 
     # --- an expired session -------------------------------------------------------------------
 
-    def _session_expired(self, command: Command) -> None:
-        """The log says so of a copy of `command`. Those not under way cannot be decided later."""
+    def _drain(self) -> None:
+        """Once the session has expired, what is not under way cannot be decided any more."""
         if not self._draining:
-            self._draining = True
-            for number in range(self._cursor, self._next):
-                if (other := self._window.get(number)) is not None and other is not command:
-                    self._leave_expired(other)
-        self._leave_expired(command)
-        self._end_draining()
+            return
+        for number in range(self._cursor, self._next):
+            if (command := self._window.get(number)) is not None:
+                self._leave_expired(command)
+        if not self._window:
+            self._end_draining()
 
     def _leave_expired(self, command: Command) -> None:
         self._leave_window(command)
@@ -384,8 +384,6 @@ class CommandStream:
         self._again.append(command)
 
     def _end_draining(self) -> None:
-        if not self._draining or self._window:
-            return
         for command in sorted(self._again, key=lambda command: command.id, reverse=True):
             if command.id in self._book:
                 self._waiting[command.id] = command

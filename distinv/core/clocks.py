@@ -35,6 +35,19 @@ class Clocks:
             sum(self._far(node) for node in voters) >= majority(len(voters)) for voters in sets
         )
 
+    def agree_with_majority(self, node: NodeId, sets: VoterSets) -> bool:
+        """The clock of `node` is known and near those of a majority of all voters."""
+        own = self._offsets.get(node)
+        return own is not None and all(
+            sum(
+                abs(self._offsets[other] - own) <= self._max_skew_us
+                for other in voters
+                if other in self._offsets
+            )
+            >= majority(len(voters))
+            for voters in sets
+        )
+
     def trusted(self, sets: VoterSets) -> bool:
         """A majority's clocks are known, and this one is not outvoted."""
         known = all(

@@ -18,6 +18,10 @@ from distinv.wire.messages import ElectionMessage, NominateHint
 _ACTIONS_MAX = 64
 """What one call may ask for; a well-behaved election needs one per member."""
 
+_SENDS_MAX = 64
+"""Messages per heartbeat interval: elections that answer each message with more would otherwise
+flood the network, and the leader's heartbeats with it."""
+
 
 class Elector:
     """Calls the plugin, and turns what it returns into effects and nominations of this node."""
@@ -29,6 +33,8 @@ class Elector:
         self._gap_us = timing.heartbeat_us
         self._members: tuple[NodeId, ...] = ()
         self._next_nomination = 0
+        self._sends_left = _SENDS_MAX
+        self._sends_until = 0
         self._out: list[Effect] = []
         self.nominated: str | None = None
         """Why this node was nominated since the last look, or None."""
@@ -74,7 +80,11 @@ class Elector:
 
     def _act(self, action: ElectionAction, now: int) -> None:
         if isinstance(action, SendElection):
-            if action.to in self._members and isinstance(action.body, bytes):
+            if now >= self._sends_until:
+                self._sends_until = now + self._gap_us
+                self._sends_left = _SENDS_MAX
+            if action.to in self._members and isinstance(action.body, bytes) and self._sends_left:
+                self._sends_left -= 1
                 self._out.append(Send(action.to, ElectionMessage(self.label, action.body)))
         elif isinstance(action, Nominate):
             if action.node not in self._members or now < self._next_nomination:

@@ -46,21 +46,21 @@ class FailureDetector:
         self._health = health
         self._mean_us = timing.heartbeat_us
         self.last_heard: int | None = None
-        self.refused = False
-        """The kernel says that the leader's process is gone; its next heartbeat refutes that."""
+        self.refused_at: int | None = None
+        """When the kernel said that the leader's process is gone; a heartbeat refutes that."""
 
     def reset(self) -> None:
         """A new leader: nothing is known of it."""
         self._mean_us = self._timing.heartbeat_us
         self.last_heard = None
-        self.refused = False
+        self.refused_at = None
 
     def heard(self, now: int) -> None:
         if self.last_heard is not None:
             interval = min(now - self.last_heard, self._timing.suspect_ceiling_us)
             self._mean_us += (interval - self._mean_us) // _WEIGHT
         self.last_heard = now
-        self.refused = False
+        self.refused_at = None
 
     def excuse(self, now: int) -> None:
         """This process slept: count the leader's silence from now on."""
@@ -77,8 +77,9 @@ class FailureDetector:
         """When the leader becomes suspect."""
         if self.last_heard is None:
             return None
-        return self.last_heard if self.refused else self.last_heard + self.timeout_us
+        late_at = self.last_heard + self.timeout_us
+        return late_at if self.refused_at is None else min(late_at, self.refused_at)
 
     def hears(self, now: int) -> bool:
         deadline = self.deadline()
-        return deadline is not None and not self.refused and now < deadline
+        return deadline is not None and now < deadline

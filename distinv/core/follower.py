@@ -215,7 +215,7 @@ class Follower:
     def _suspect(self, leader: Any, heard: int) -> None:
         """The leader is late or gone: who should lead next?"""
         node = self._node
-        why = "its process is gone" if node.detector.refused else "it is silent"
+        why = "its process is gone" if node.detector.refused_at is not None else "it is silent"
         silent_ms = (node.now - heard) // 1_000
         node.tell(f"suspecting leader {node.name_of(leader)}: {why} ({silent_ms} ms)", "warning")
         node.become_follower(None, node.leader_ballot)

@@ -157,9 +157,19 @@ class Leader:
             node.tell(f"the clock differs by more than the bound from that of {names}", "error")
         if not node.clocks.trusted(sets):
             if node.clocks.outvoted(sets) and self._hand_over is None:
-                self.transfer_to(None)
+                self._leave_to_a_better_clock()
             return last
         return max(last, node.clock_us)
+
+    def _leave_to_a_better_clock(self) -> None:
+        """Hand over to somebody whose clock a majority shares; with nobody there, lead on."""
+        node = self._node
+        sets = node.sets()
+        for peer in node.other_voters():
+            alive = node.now - self._peers[peer].last_heard < node.timing.quorum_us
+            if alive and node.clocks.agree_with_majority(peer, sets):
+                self.transfer_to(peer)
+                return
 
     def _append(self, kind: EntryKind, payload: bytes, time_us: int) -> None:
         """Append, persist and multicast at the same time."""

@@ -433,7 +433,7 @@ class Node:
 
     def _on_refused(self, event: PeerRefused) -> None:
         if event.peer == self.leader and isinstance(self.role, Follower):
-            self.detector.refused = True
+            self.detector.refused_at = self.now
 
     def _on_transfer(self, event: Transfer) -> None:
         if isinstance(self.role, Leader):

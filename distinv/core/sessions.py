@@ -167,16 +167,22 @@ class SessionTable:
         state = self._sessions.get(session)
         return None if state is None else state.results.get(number)
 
-    def close(self, session: int) -> bool:
-        """Decide that no further number takes effect. False when there is no such session."""
+    def close(self, session: int) -> None:
+        """Decide that no further number takes effect; of an unknown session none does anyway."""
         state = self._sessions.get(session)
-        if state is None:
-            return False
-        if not state.closed:
+        if state is not None and not state.closed:
             state.closed = True
             del self._nonces[state.nonce]
             self._changed[session] = None
-        return True
+
+    def start_clock(self, now_us: int) -> None:
+        """The log bears its first time: until now nobody's clock was trusted, and time was 0.
+
+        What happened before happened just now, not in 1970: the step must not expire it.
+        """
+        for state in self._sessions.values():
+            state.used_us = now_us
+            self._changed[state.id] = None
 
     def expire(self, now_us: int) -> None:
         """Forget the sessions that were not used for `Limits.session_kept_us`."""

@@ -99,6 +99,19 @@ class KeyTable:
         self.digest_change += contribution("key", *row)
         self._new[row.key] = row
 
+    def start_clock(self, now_us: int) -> None:
+        """The log bears its first time: keys of before were used just now, not in 1970."""
+        if not self.count:
+            return
+        self.write()
+        rows = self._database.execute("SELECT key, seq, time_us, hash FROM keys").fetchall()
+        for fields in rows:
+            row = KeyRow(*fields)
+            self.digest_change -= contribution("key", *row)
+            self.digest_change += contribution("key", row.key, row.seq, now_us, row.hash)
+        self._database.execute("UPDATE keys SET time_us = ?", (now_us,))
+        self._oldest_us = now_us
+
     def expire(self, now_us: int) -> None:
         """Forget keys that are due, at most `Limits.keys_forgotten`. Wants an open transaction."""
         if self._oldest_us is None or not self._is_due(self._oldest_us, now_us):

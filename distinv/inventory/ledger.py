@@ -21,11 +21,9 @@ def ledger_page(
     """Answer a question whose state ends at `last_seq`."""
     first, last = _bounds(database, query, last_seq)
     page = _Page(query, limits)
-    scanned = 0
-    for record in _records(database, query, first, last, limits):
+    for scanned, record in enumerate(_records(database, query, first, last, limits), 1):
         if page.add(record):
             break
-        scanned += 1
         if scanned >= limits.page_scan_rows:
             page.stop_after(record.seq)
             break
@@ -165,13 +163,11 @@ class _Chain:
 
     def seqs(self, first: int, last: int, most: int) -> list[int] | None:
         """The seqs of `first..last`, newest first; None after `most` steps without an end."""
-        found = []
-        steps = 0
+        found: list[int] = []
         for record in self.walk(first, last):
-            found.append(record.seq)
-            steps += 1
-            if steps > most:
+            if len(found) == most:
                 return None
+            found.append(record.seq)
         return found
 
     def _jump(self, last: int) -> None:

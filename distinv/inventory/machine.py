@@ -23,9 +23,11 @@ from distinv.core.sessions import Admission, SessionTable, decode_session, encod
 from distinv.entry import NO_BALLOT, NO_HASH, Ballot, Entry, EntryKind, Position
 from distinv.errors import IdempotencyKeyReused, InvalidRequest, StorageError, TooManyKeys
 from distinv.inventory.cells import DIGEST_MODULUS, contribution
+from distinv.inventory.check import problems
 from distinv.inventory.commands import (
     Accepted,
     Command,
+    Detail,
     OriginalSeq,
     Refused,
     Trimmed,
@@ -38,13 +40,7 @@ from distinv.inventory.digest import digest_of, stock_by_sku
 from distinv.inventory.history import accepted_again, read_record
 from distinv.inventory.keys import KeyRow, KeyTable, payload_hash
 from distinv.inventory.operations import Refusal, Work
-from distinv.inventory.queries import (
-    AskResolve,
-    Failure,
-    Fate,
-    decode_query_untrusted,
-    encode_answer,
-)
+from distinv.inventory.queries import Failure, decode_query_untrusted, encode_answer
 from distinv.inventory.reading import Reader
 from distinv.inventory.schema import MEMORY, FileLock, open_database, open_reader
 from distinv.inventory.tables import Tables
@@ -137,6 +133,9 @@ class StateMachine:
             raise StorageError(f"Entry {entry.index} does not follow {self.position.index}.")
         with self._guard():
             self._tables.begin()
+            if entry.time_us and not self.time_us:
+                self._sessions.start_clock(entry.time_us)
+                self._keys.start_clock(entry.time_us)
             self.time_us = entry.time_us
             self._sessions.expire(entry.time_us)
             self._keys.expire(entry.time_us)
@@ -155,8 +154,8 @@ class StateMachine:
             name = command.name[: self.limits.name_chars].replace("\0", "")
             session = self._sessions.open(command.nonce, name, stamp, self.time_us)
             return Applied(session, 0, command.nonce, b"", "opened")
-        closed = self._sessions.close(command.session)
-        return Applied(command.session, 0, 0, b"", "closed" if closed else "expired")
+        self._sessions.close(command.session)
+        return Applied(command.session, 0, 0, b"", "closed")
 
     def _apply_session_command(self, command: SessionCommand, stamp: int) -> Applied:
         session, number = command.session, command.number
@@ -239,7 +238,7 @@ class StateMachine:
             tuple([cell.row() for cell in work.locations]),
         )
 
-    def _refused(self, code: str, message: str, detail: OriginalSeq | None = None) -> Refused:
+    def _refused(self, code: str, message: str, detail: Detail | None = None) -> Refused:
         self.seq += 1
         return Refused(self.seq, self.time_us, code, message, detail)
 
@@ -290,22 +289,9 @@ class StateMachine:
         except InvalidRequest as error:
             return encode_answer(Failure(self.seq, error.code, str(error)))
         with self._guard():
-            return encode_answer(self._at_now().answer(query))
-
-    def undecided_session(self, data: bytes) -> int | None:
-        """The session to close through the log before an encoded question can be answered.
-
-        Only a `resolve` of a number that its session has not come to has one.
-        """
-        try:
-            query = decode_query_untrusted(data, self.limits)
-        except InvalidRequest:
-            return None
-        if not isinstance(query, AskResolve):
-            return None
-        with self._guard():
-            found = self._at_now().fate(query.key)
-        return found.session if found.fate == Fate.UNDECIDED else None
+            answer = self._at_now().answer(query)
+            self._tables.trim()
+        return encode_answer(answer)
 
     def _at_now(self) -> Reader:
         self._reader.seq = self.seq
@@ -341,6 +327,13 @@ class StateMachine:
         place = _encode((self.position.index, self.time_us, self.seq, self._keys.count))
         total = self._tables.digest_sum.to_bytes(16, "big")
         return blake2b(total + place, digest_size=16).hexdigest()
+
+    def problems(self) -> list[str]:
+        """Broken invariants in plain words: none. Reads the whole store, for tests and checks."""
+        self._sessions.check()
+        with self._guard():
+            self._write()
+            return problems(self._database, self.seq, self._tables.digest_sum, self.limits)
 
     # --- the file -----------------------------------------------------------------------------
 

@@ -31,7 +31,9 @@ from distinv.inventory.commands import (
     DeleteItem,
     DeleteLocation,
     Detail,
+    ItemRow,
     LineRow,
+    LocationRow,
     Operation,
     PutItem,
     PutLocation,
@@ -124,7 +126,12 @@ class Work:
         self.record(kind, about, lines)
 
     def record(
-        self, kind: Kind, about: About, lines: object = (), item: object = None, place: object = None
+        self,
+        kind: Kind,
+        about: About,
+        lines: object = (),
+        item: ItemRow | None = None,
+        place: LocationRow | None = None,
     ) -> None:
         self.effects.append((kind, about, lines, item, place))
 

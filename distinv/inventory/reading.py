@@ -141,7 +141,8 @@ class Reader:
         where, values = _range("sku", query.prefix)
         if query.after is not None:
             where, values = [*where, "(sku, location) > (?, ?)"], [*values, *query.after]
-        keep, wanted = ["i.sku IS NOT NULL", "p.name IS NOT NULL"], []
+        keep = ["i.sku IS NOT NULL", "p.name IS NOT NULL"]
+        wanted: list[object] = []
         if query.location is not None:
             self._tables.place(query.location)
             keep, wanted = [*keep, "l.location = ?"], [query.location]

@@ -124,14 +124,19 @@ class Tables:
         return cell
 
     def has_stock(self, sku: str) -> bool:
-        """Whether there is anything of it anywhere."""
-        self.write()
-        row = self.database.execute(
-            "SELECT 1 FROM levels WHERE sku = ? AND (on_hand > 0 OR reserved > 0 OR committed > 0)"
-            " LIMIT 1",
-            (sku,),
-        ).fetchone()
-        return row is not None
+        """Whether there is anything of it anywhere.
+
+        Writes nothing: in the middle of a command the cells may yet be taken back.
+        """
+        rows = self.database.execute(
+            "SELECT location, on_hand, reserved, committed FROM levels WHERE sku = ?", (sku,)
+        )
+        stock = {location: any(counts) for location, *counts in rows}
+        for name in self._places:
+            cell = self._levels.get((sku, name))
+            if cell is not None:
+                stock[name] = bool(cell.on_hand or cell.reserved or cell.committed)
+        return any(stock.values())
 
     def _load_level(self, item: ItemCell, place: PlaceCell) -> LevelCell:
         cell = LevelCell(item, place)
@@ -232,9 +237,10 @@ class Tables:
             self._write_places()
 
     def trim(self) -> None:
-        """Forget cells beyond the limit. Only right after `write`, while no cell is in hand."""
+        """Forget the cells when there are too many. Only while no cell is in hand."""
         most = self._limits.levels_cached
         if len(self._levels) > most or len(self._items) > most:
+            self.write()
             self._levels = {}
             self._items = {}
 

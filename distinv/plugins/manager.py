@@ -127,12 +127,14 @@ class Plugins:
     def _register(self, plugin: object, origin: Origin) -> None:
         if self._manager.is_registered(plugin):
             return
+        if isinstance(plugin, type):
+            raise PluginError(f"the plugin {origin} is a class: give an instance of it")
         name = f"{len(self._origins)} {origin}"
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"the plugin {origin} does not fit: {_explain(error)}") from error
+            raise PluginError(f"the plugin {origin} does not fit: {_one_line(error)}") from error
         if not self._manager.get_hookcallers(plugin):
             raise PluginError(f"the plugin {origin} has no function that is marked @hookimpl")
         self._origins[name] = origin
@@ -207,13 +209,6 @@ def _describe(plugin: object) -> str:
         return plugin.__name__
     kind = plugin if isinstance(plugin, type) else type(plugin)
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _explain(error: pluggy.PluginValidationError) -> str:
-    text = _one_line(error)
-    if isinstance(error.plugin, type):
-        return f"it is a class, give an instance of it ({text})"
-    return text
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,8 +1,8 @@
 """The extension point "observer": who wants to hear what happens?
 
-Who calls: the runtime, once per turn in which something happened, on the event loop. What may
-not happen: waiting (the server stands still meanwhile), and keeping more than is needed. What
-an observer raises is logged and changes nothing.
+Who calls: the runtime, once per turn in which something happened, on the event loop; the
+classes of what can happen stand in `distinv.runtime.observers`. What may not happen: waiting,
+since the server stands still meanwhile. An observer that raises is logged, and called no more.
 """
 
 from __future__ import annotations

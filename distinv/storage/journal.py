@@ -44,6 +44,10 @@ from distinv.storage.segments import (
 )
 
 
+def _whole_sectors(size_bytes: int) -> int:
+    return max(2, -(-size_bytes // SECTOR_BYTES)) * SECTOR_BYTES
+
+
 def journal_storage(context: StorageContext) -> Journal:
     """The storage factory of the built-in journal."""
     return Journal(context.data_dir)
@@ -53,11 +57,15 @@ def journal_storage(context: StorageContext) -> Journal:
 class Journal:
     """Implements `distinv.storage.api.Storage` in `data_dir`, which is locked from `recover` on.
 
-    `segment_bytes`, a multiple of 512, is what is filled with zeros ahead.
+    `segment_bytes`, rounded up to whole sectors, is what is filled with zeros ahead.
     """
 
     data_dir: Path = field(converter=Path)
-    segment_bytes: int = field(default=Limits().journal_segment_bytes, kw_only=True)
+    segment_bytes: int = field(
+        default=Limits().journal_segment_bytes,
+        converter=_whole_sectors,
+        kw_only=True,
+    )
     files: Files = field(factory=Files, kw_only=True)
 
     _mutex: threading.Lock = field(init=False, factory=threading.Lock)
@@ -226,16 +234,16 @@ class Journal:
         size_bytes = max(self.segment_bytes, (1 + sectors) * SECTOR_BYTES)
         if size_bytes > SEGMENT_BYTES_MAX:
             raise StorageError(f"a commit of {size_bytes} bytes is too large for the journal")
-        number = current.number if current.sector == 1 else current.number + 1
-        segment = self._take_spare(number, sectors)
+        segment = self._take_spare(sectors)
         if segment is None:
+            number = current.number + 1
             segment = prepare_segment(self.files, self.directory, number, size_bytes)
         self._segment, self._is_opened = segment, False
         self.files.close(current.descriptor)
         return segment
 
-    def _take_spare(self, number: int, sectors: int) -> Segment | None:
-        """The prepared segment, if it has that number and enough room."""
+    def _take_spare(self, sectors: int) -> Segment | None:
+        """The prepared segment, if there is one with enough room."""
         spare, self._spare = self._spare, None
         if spare is None:
             return None
@@ -245,7 +253,7 @@ class Journal:
             if error.errno not in DISK_FULL:
                 raise
             return None  # by now there may be room again; if not, it is said before any write
-        if segment.number == number and sectors <= segment.sectors_left:
+        if sectors <= segment.sectors_left:
             return segment
         self.files.close(segment.descriptor)
         return None

@@ -149,7 +149,7 @@ class MemoryStorage:
         """
         for _ in range(min(kept, len(self._staged))):
             self._end_first()
-        self._torn = self._torn or (torn and bool(self._staged))
+        self._torn = self._torn or (torn and any(records for _, records in self._staged))
         self._staged.clear()
         self._written = self._durable.copy()
         self._refusal = "the storage has crashed"
@@ -172,7 +172,7 @@ class MemoryStorage:
         _, records = self._staged.popleft()
         for record in records:
             self._durable.apply(record)
-        self._torn = False  # as in the journal, a torn end is told of until something follows it
+            self._torn = False  # as in the journal: told until something follows it
 
     def _check_usable(self) -> None:
         if self._refusal:

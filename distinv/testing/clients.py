@@ -34,8 +34,6 @@ class SimClient(Process):
         super().__init__(world, f"client-{number}", (f"10.0.1.{number + 1}", 6000))
         self._life = 0
         self._random = Random(f"work {number} {world.seed}")
-        self._callers = self._random.choice((1, 2, 8, 40))
-        self._think_us = self._random.choice((0, 2_000, 30_000))
         self._calls: dict[int, Pledge | _Asked] = {}
         self._issue = 0
         self._keys = 0
@@ -79,7 +77,7 @@ class SimClient(Process):
         for key, lines in self._resend:
             self._submit(calls.receive(dict(lines), idempotency_key=key))
         self._resend.clear()
-        for _ in range(self._callers):
+        for _ in range(self.world.plan.callers):
             self._call_later()
         self.wake(world.now + 10)
 
@@ -92,8 +90,8 @@ class SimClient(Process):
     # --- work ---------------------------------------------------------------------------------
 
     def _call_later(self) -> None:
-        think = self._random.randrange(self._think_us + 1) if self._think_us else 0
-        self.world.after(think, self._work, self._life)
+        think_us = self._random.randrange(self.world.plan.think_us)
+        self.world.after(think_us, self._work, self._life)
 
     def _work(self, life: int) -> None:
         if life != self._life or self.session is None or self.winding_up:

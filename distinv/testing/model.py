@@ -6,6 +6,7 @@ cleverness. Only what the simulated clients use is here.
 
 from __future__ import annotations
 
+from bisect import bisect
 from typing import Any, TypeAlias
 
 from attrs import Factory, define, frozen
@@ -140,10 +141,11 @@ class PlainModel:
             for line in operation.lines:
                 level = (line.sku, line.location or operation.location)
                 moves[level] = moves.get(level, 0) + sign * line.quantity
-        if any(sku not in items for sku, _ in moves):
-            return "unknown_item"
-        if any(location not in locations for _, location in moves):
-            return "unknown_location"
+        for sku, location in moves:
+            if sku not in items:
+                return "unknown_item"
+            if location not in locations:
+                return "unknown_location"
         if (
             isinstance(operation, wire.SetOnHand)
             and operation.if_on_hand is not None
@@ -160,9 +162,6 @@ class PlainModel:
 
     def on_hand_at(self, level: tuple[str, str], seq: int) -> int:
         """What the level was right after `seq`."""
-        value = 0
-        for at, after in self.history.get(level, ()):
-            if at > seq:
-                break
-            value = after
-        return value
+        steps = self.history.get(level, [])
+        at = bisect(steps, seq, key=lambda step: step[0])
+        return steps[at - 1][1] if at else 0

@@ -44,8 +44,14 @@ class FaultPlan:
     skew_us: int
     """How far the servers' wall clocks differ at most."""
     payload_bytes: int
+    callers: int
+    """Calls that one client has under way."""
+    think_us: int
+    """How long a caller waits before its next call, at most."""
     duration_us: int
     """Of the part in which things go wrong; healing and the demand for progress follow."""
+    events: int
+    """That part ends after so many events at the latest."""
 
     def describe(self) -> str:
         return " ".join(f"{name}={value}" for name, value in asdict(self).items())
@@ -85,5 +91,8 @@ def draw_plan(random: Random, *, hostile: bool | None = None) -> FaultPlan:
         transfer_every_us=_sometimes(random, 0.2, 500 * ms, 2_000 * ms),
         skew_us=random.choice((0, 1_000 * ms, 30_000 * ms)),
         payload_bytes=random.choice((600, 1_200, 32_000)),
-        duration_us=random.randrange(2_000 * ms, 5_000 * ms),
+        callers=random.choice((1, 1, 3, 10)),
+        think_us=random.choice((1 * ms, 30 * ms, 100 * ms, 300 * ms)),
+        duration_us=random.randrange(2_000 * ms, 6_000 * ms),
+        events=random.randrange(3_000, 8_000),
     )

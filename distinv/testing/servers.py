@@ -9,7 +9,7 @@ from distinv.election.api import ElectionFactory
 from distinv.entry import Entry, NodeId
 from distinv.inventory.commands import decode_command_untrusted
 from distinv.inventory.machine import Applied, StateMachine
-from distinv.multicast.fanout import Fanout
+from distinv.multicast.fanout import fanout
 from distinv.server.engine import Engine, Settings, Turn
 from distinv.storage.api import Record
 from distinv.storage.memory import MemoryStorage
@@ -87,7 +87,7 @@ class SimServer(Process):
             read_log=self._storage.read,
             endpoint=endpoint,
             election=self._election,
-            multicast=Fanout,
+            multicast=fanout,
             targets=lambda: [BROADCAST],
             random=random,
             now=world.now,

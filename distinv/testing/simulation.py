@@ -21,7 +21,7 @@ from distinv.testing.world import World
 PROGRESS_US = 30_000_000
 """Virtual time from healing to the end of all work; calls of before may take their 10 s."""
 
-EVENTS_MAX = 400_000
+EVENTS_MAX = 200_000
 
 ELECTIONS: dict[str, ElectionFactory] = {"bully": Bully, "ring": Ring, **HOSTILE}
 
@@ -103,7 +103,7 @@ class Simulation:
                 self._schedule(every, action)
         if plan.client_crash:
             self._schedule(500_000, self._client_crash)
-        world.run_until(plan.duration_us)
+        world.run_until(plan.duration_us, lambda: world.events >= plan.events)
 
     def _schedule(self, every: int, action: object) -> None:
         self.world.after(int(self._random.expovariate(1.0) * every), self._again, every, action)

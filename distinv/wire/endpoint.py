@@ -409,6 +409,15 @@ class Endpoint:
         events, self._events = self._events, []
         return events
 
+    def check(self) -> None:
+        """Assert what always holds; for tests."""
+        assert len(self._peers) <= self._limits.peers_max
+        assert self._timers.keys() <= self._peers.keys()
+        heard = [peer.heard_at for peer in self._peers.values()]
+        assert heard == sorted(heard), "the one not heard of for the longest time comes first"
+        for peer in self._peers.values():
+            peer.check()
+
     # --- peers ------------------------------------------------------------------------------
 
     def _add(self, id: NodeId, now: int) -> Peer:

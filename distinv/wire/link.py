@@ -1,9 +1,10 @@
 """The reliable FIFO link between two processes: one class for each direction, without I/O.
 
 A link carries a stream of messages (see `stream`) cut into numbered segments: many small
-messages share one, a large one takes many, and a segment is the unit of repair. The receiver puts segments in order, names those that are missing (NAK) and acknowledges all below
-a number (cumulatively). The sender keeps what is not acknowledged, within a fixed window of
-segments and bytes.
+messages share one, a large one takes many, and a segment is the unit of repair. The receiver
+puts segments in order, names those that are missing (NAK) and acknowledges all below a number
+(cumulatively). The sender keeps what is not acknowledged, within a fixed window of segments and
+bytes.
 
 What repairs what:
 
@@ -119,11 +120,6 @@ class LinkSender:
     def idle(self) -> bool:
         """Everything pushed has been acknowledged."""
         return not self._stream.waiting_bytes and not self._flight
-
-    @property
-    def used(self) -> bool:
-        """The receiver may have heard of this epoch."""
-        return self._next > 0
 
     def push(self, body: bytes) -> bool:
         """Queue a message; False when the queue has no room for it."""
@@ -294,6 +290,14 @@ class LinkSender:
         wait_us = min(first_us << doublings, self._timing.link_retransmit_ceiling_us)
         self._timeout_at = now + jittered(self._random, wait_us)
 
+    def check(self) -> None:
+        """Assert what always holds; for tests."""
+        assert self._flight_bytes == sum(len(segment.payload) for segment in self._flight)
+        assert self._flight_bytes <= self._limits.link_window_bytes
+        assert len(self._flight) <= self._limits.link_window_fragments
+        assert all(self._base <= seq < self._next for seq in self._repairs)
+        assert bool(self._flight) == (self._timeout_at is not None), "what is sent is watched"
+
 
 @define
 class _Gap:
@@ -443,3 +447,12 @@ class LinkReceiver:
             self._stats.asked_segments += 1
         self._ask_at = min((gap.ask_at for gap in self._gaps.values()), default=None)
         return ranges
+
+    def check(self) -> None:
+        """Assert what always holds; for tests."""
+        assert [*self._gaps] == sorted(self._gaps)
+        assert sorted([*self._gaps, *self._parts]) == [*range(self._next, self._known)]
+        assert self._known - self._next <= self._limits.link_window_fragments
+        assert self._parts_bytes == sum(map(len, self._parts.values()))
+        assert self._parts_bytes <= self._limits.link_reorder_bytes
+        assert bool(self._gaps) == (self._ask_at is not None) or self._stream.broken

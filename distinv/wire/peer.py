@@ -55,10 +55,8 @@ class Peer:
 
     def restart_sender(self) -> None:
         """Abandon what is queued and under way; go on under a new epoch, and say so."""
-        used = self._sender.used
         self._sender = self._new_sender()
-        if used:
-            self._sender.announce()
+        self._sender.announce()
 
     def drop_links(self, *, restarted: bool) -> None:
         """The peer's memory of us is gone, and with `restarted` the process itself.
@@ -210,6 +208,12 @@ class Peer:
         self._greetings += 1
         if self._greetings < self._context.limits.hello_attempts or not self._sender.idle:
             self._greet_at = now + jittered(self._context.random, wait_us)
+
+    def check(self) -> None:
+        """Assert what always holds; for tests."""
+        self._sender.check()
+        if self._receiver is not None:
+            self._receiver.check()
 
 
 class Packer:

@@ -328,6 +328,7 @@ class World:
         return [self.completions[call] for call in calls]
 
     def run_until(self, done: Callable[[], bool], end: int) -> None:
+        spins = 0
         while True:
             self._turn()
             if done():
@@ -335,6 +336,8 @@ class World:
             at = self._next_event()
             if at > end:
                 return
+            spins = 0 if at > self.now else spins + 1
+            assert spins < 1_000, "a deadline in the past that nothing moves"
             self.now = max(self.now, at)
             self._deliver_due()
             self._deadlines()

@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from client_world import MILLISECOND, SECOND, VOID, FakeServer, World
 
-from distinv.config import Limits, Timing
+from distinv.config import Limits
 from distinv.entry import NodeId
 from distinv.errors import (
     InvalidRequest,

@@ -37,10 +37,9 @@ print(json.dumps({
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example package, installed by pip into a directory of its own."""
     target = tmp_path_factory.mktemp("site")
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["--no-index", "--no-deps", "--no-build-isolation"]
-        + ["--target", str(target), str(PACKAGE)],
+        [sys.executable, "-m", "pip", "install", *offline, "--target", str(target), str(PACKAGE)],
         check=True,
         capture_output=True,
     )

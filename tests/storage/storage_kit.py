@@ -5,11 +5,19 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from attrs import define, field
 
 from distinv.entry import ORIGIN, Ballot, Entry, Position, Voter, VoterSet, make_entry
-from distinv.storage.api import BirthRecord, EntryRecord, IdentityRecord, PromiseRecord, Recovered
+from distinv.storage.api import (
+    BirthRecord,
+    EntryRecord,
+    IdentityRecord,
+    PromiseRecord,
+    Record,
+    Recovered,
+)
 from distinv.storage.files import Files
 from distinv.storage.format import SECTOR_BYTES
 from distinv.storage.journal import Journal
@@ -103,7 +111,7 @@ def log(*payloads: bytes, after: Position = ORIGIN, ballot: Ballot = BALLOT) -> 
     return entries
 
 
-def records(entries: Sequence[Entry]) -> list[EntryRecord]:
+def records(entries: Sequence[Entry]) -> list[Record]:
     return [EntryRecord(entry) for entry in entries]
 
 
@@ -117,9 +125,18 @@ def reopened(path: Path, segment_bytes: int = SMALL_SEGMENT) -> tuple[Journal, R
     return storage, storage.recover()
 
 
-def contents(recovered: Recovered) -> tuple[object, ...]:
+class Contents(NamedTuple):
     """All that was recovered, but for how the last end came about."""
-    return (
+
+    node: int | None
+    cluster_name: str | None
+    promised: Ballot
+    entries: list[Entry]
+    birth: BirthRecord
+
+
+def contents(recovered: Recovered) -> Contents:
+    return Contents(
         recovered.node,
         recovered.cluster_name,
         recovered.promised,
@@ -128,7 +145,7 @@ def contents(recovered: Recovered) -> tuple[object, ...]:
     )
 
 
-def look(path: Path) -> tuple[tuple[object, ...], bool]:
+def look(path: Path) -> tuple[Contents, bool]:
     """What a journal holds, and whether its end is torn."""
     storage, recovered = reopened(path)
     try:

@@ -15,7 +15,6 @@ from storage_kit import (
     PROMISE,
     SMALL_SEGMENT,
     FailingFiles,
-    contents,
     journal,
     log,
     look,
@@ -54,7 +53,7 @@ def test_a_failed_commit_is_never_tried_again(operation: str, tmp_path: Path) ->
     assert files.calls == [], "the disk is left alone"
     storage.close()
     found, _ = look(tmp_path)
-    assert found[3] == first, "what was acknowledged is there"
+    assert found.entries == first, "what was acknowledged is there"
 
 
 def test_an_unwritable_record_stops_the_journal(tmp_path: Path) -> None:
@@ -66,52 +65,69 @@ def test_an_unwritable_record_stops_the_journal(tmp_path: Path) -> None:
         storage.commit([PROMISE, type(PROMISE)(type(PROMISE.ballot)(-1, 0))])
     assert refuses_everything(storage)
     storage.close()
-    assert look(tmp_path)[0][0] == IDENTITY.node
+    assert look(tmp_path)[0].node == IDENTITY.node
 
 
-def test_every_write_is_synced_before_it_is_acknowledged(tmp_path: Path) -> None:
-    """A segment: content, name, then use. A commit: write, then sync."""
+def test_every_commit_is_synced_before_it_returns(tmp_path: Path) -> None:
     files = FailingFiles()
     storage = journal(tmp_path, files)
     storage.recover()
-    entries = log(*(b"x" * 1_000 for _ in range(8)))
-    ready: set[object] = set()
-    for entry in entries:
+    for entry in log(*(b"x" * 1_000 for _ in range(12))):
+        files.calls.clear()
         storage.commit(records([entry]))
-        made = [call for call in files.calls if call[0] != "write_zeros"]
-        assert made, "the disk was asked"
-        written = None
-        filled: object = None
-        for name, what in made:
-            if name == "sync":
-                filled = what
-            elif name == "sync_directory" and filled is not None:
-                ready.add(filled)
-                filled = None
+        calls = list(files.calls)
+        (synced,) = (what for name, what in calls if name == "sync_data")
+        on_segment = [name for name, what in calls if what == synced]
+        assert on_segment[-2:] == ["write", "sync_data"]
     storage.close()
-    writes = [at for at, (name, _) in enumerate(files.calls) if name == "sync_data"]
-    for at in writes:
-        name, descriptor = files.calls[at]
-        before = [call for call in files.calls[:at] if call == ("write", descriptor)]
-        assert before, "synced what was written"
-        written = descriptor
-    assert written is not None
-    assert len(writes) == len(entries)
+
+
+def test_a_segment_is_whole_and_has_its_name_before_it_is_used(tmp_path: Path) -> None:
+    files = FailingFiles()
+    storage = journal(tmp_path, files)
+    storage.recover()
+    for entry in log(*(b"x" * 1_000 for _ in range(12))):
+        storage.commit(records([entry]))
+    storage.close()
+    steps: dict[object, str] = {}
+    latest: object = None
+    for name, what in files.calls:
+        if name == "write_zeros":
+            latest = what
+            steps[latest] = name
+        elif name in ("sync", "replace", "sync_directory") and latest is not None:
+            steps[latest] += f" {name}"
+        elif name == "sync_data":
+            assert steps[what] == "write_zeros sync replace sync_directory"
+    names = [name for name, _ in files.calls]
+    assert names.count("sync_data") == 12
+    assert names.count("write_zeros") > 4
+
+
+def test_what_is_found_is_made_durable_before_anybody_builds_on_it(tmp_path: Path) -> None:
+    """A killed process may have left its last write in the page cache only."""
+    storage, _ = reopened(tmp_path)
+    storage.commit([IDENTITY, PROMISE])
+    storage.close()
+    for operation in ("sync", "sync_directory"):
+        files = FailingFiles(failing={operation: errno.EIO})
+        with pytest.raises(StorageError, match="the system refused"):
+            journal(tmp_path, files).recover()
+    assert look(tmp_path)[0].node == IDENTITY.node
 
 
 # --- a full disk ------------------------------------------------------------------------------
 
 
-def fill(storage: Journal, number: int) -> int:
-    """Commit up to `number` entries; how many were acknowledged before the disk was full."""
+def fill(storage: Journal, number: int) -> tuple[int, str]:
+    """Commit up to `number` entries; how many were acknowledged, and what was said then."""
     entries = log(*(b"x" * 1_000 for _ in range(number)))
     for done, entry in enumerate(entries):
         try:
             storage.commit(records([entry]))
         except StorageError as error:
-            assert "the disk is full" in str(error)
-            return done
-    return number
+            return done, str(error)
+    return number, ""
 
 
 def test_a_full_disk_is_noticed_before_anything_is_acknowledged(tmp_path: Path) -> None:
@@ -119,8 +135,9 @@ def test_a_full_disk_is_noticed_before_anything_is_acknowledged(tmp_path: Path) 
     storage = journal(tmp_path, files)
     storage.recover()
     files.failing["write_zeros"] = errno.ENOSPC
-    acknowledged = fill(storage, 20)
+    acknowledged, why = fill(storage, 20)
     assert 0 < acknowledged < 20
+    assert "the disk is full" in why
     assert refuses_everything(storage)
     storage.close()
     assert sorted(os.listdir(tmp_path / "journal")) == ["0000000001.segment"]
@@ -131,7 +148,7 @@ def test_a_full_disk_is_noticed_before_anything_is_acknowledged(tmp_path: Path) 
     for entry in rest:
         storage.commit(records([entry]))
     storage.close()
-    assert look(tmp_path)[0][3][acknowledged:] == rest
+    assert look(tmp_path)[0].entries[acknowledged:] == rest
 
 
 class FullOnce(FailingFiles):
@@ -150,10 +167,10 @@ def test_room_made_in_time_is_enough(tmp_path: Path) -> None:
     storage = journal(tmp_path, files)
     storage.recover()
     files.failing["write_zeros"] = errno.ENOSPC
-    assert fill(storage, 20) == 20
+    assert fill(storage, 20) == (20, "")
     assert "write_zeros" not in files.failing
     storage.close()
-    assert len(look(tmp_path)[0][3]) == 20
+    assert len(look(tmp_path)[0].entries) == 20
 
 
 def test_a_failed_sync_of_a_segment_in_the_making_is_not_tried_again(tmp_path: Path) -> None:
@@ -161,10 +178,9 @@ def test_a_failed_sync_of_a_segment_in_the_making_is_not_tried_again(tmp_path: P
     storage = journal(tmp_path, files)
     storage.recover()
     files.failing["sync"] = errno.EIO
-    entries = log(*(b"x" * 1_000 for _ in range(20)))
-    with pytest.raises(StorageError, match="the system refused"):
-        for entry in entries:
-            storage.commit(records([entry]))
+    acknowledged, why = fill(storage, 20)
+    assert 0 < acknowledged < 20
+    assert "the system refused" in why
     assert [name for name, _ in files.calls].count("sync") == 2, "one segment made, one not"
     assert refuses_everything(storage)
     storage.close()
@@ -188,8 +204,9 @@ def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:
     segment_bytes = 4 * SMALL_SEGMENT
     storage = journal(tiny_disk, Files(), segment_bytes)
     storage.recover()
-    acknowledged = fill(storage, 500)
+    acknowledged, why = fill(storage, 500)
     assert 20 < acknowledged < 500
+    assert "the disk is full" in why
     assert refuses_everything(storage)
     storage.close()
     storage = journal(tiny_disk, Files(), segment_bytes)
@@ -202,7 +219,7 @@ def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:
     for entry in more:
         storage.commit(records([entry]))
     storage.close()
-    assert len(look(tiny_disk)[0][3]) == acknowledged + 50
+    assert len(look(tiny_disk)[0].entries) == acknowledged + 50
 
 
 # --- who may use a directory ------------------------------------------------------------------
@@ -218,7 +235,7 @@ def test_a_directory_has_one_server(tmp_path: Path) -> None:
     second.close()
     storage.commit([PROMISE])
     storage.close()
-    assert contents(second.recover())[0] == IDENTITY.node
+    assert second.recover().node == IDENTITY.node
     second.close()
 
 
@@ -272,5 +289,5 @@ def test_a_segment_half_made_is_swept_away(tmp_path: Path) -> None:
     storage.close()
     unfinished = tmp_path / "journal" / "next.unfinished"
     unfinished.write_bytes(b"\0" * 100)
-    assert look(tmp_path)[0][0] == IDENTITY.node
+    assert look(tmp_path)[0].node == IDENTITY.node
     assert not unfinished.exists()

@@ -15,6 +15,7 @@ from distinv.storage.api import (
     EntryRecord,
     IdentityRecord,
     PromiseRecord,
+    Record,
     Storage,
     TruncateRecord,
 )
@@ -99,6 +100,8 @@ def test_truncations_within_one_commit(reopen: Reopen) -> None:
     storage.commit(
         [
             TruncateRecord(2),
+            *records(log(b"brief", after=old[1].position)),
+            TruncateRecord(2),  # to where this commit began
             *records(middle),
             TruncateRecord(5),  # nothing behind it
             TruncateRecord(3),  # into what this commit wrote
@@ -134,7 +137,7 @@ def test_read_of_what_is_not_there(reopen: Reopen, first: int, last: int) -> Non
     assert storage.read(1, 2, 1_000) == log(b"a", b"b"), "a refused read does no harm"
 
 
-def _misfits() -> list[tuple[str, list[EntryRecord | TruncateRecord | IdentityRecord]]]:
+def _misfits() -> list[tuple[str, list[Record]]]:
     first, second, third = log(b"a", b"b", b"c")
     altered: Entry = Entry(2, BALLOT, 10, 2, b"not b", second.hash)
     return [
@@ -149,7 +152,7 @@ def _misfits() -> list[tuple[str, list[EntryRecord | TruncateRecord | IdentityRe
 
 @pytest.mark.parametrize(("what", "misfit"), _misfits())
 def test_a_record_that_does_not_fit_stops_the_storage(
-    reopen: Reopen, what: str, misfit: list[EntryRecord]
+    reopen: Reopen, what: str, misfit: list[Record]
 ) -> None:
     storage = reopen()
     storage.recover()

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from distinv.config import Limits, Timing
 from distinv.entry import NodeId
 from distinv.transport.api import Address
-from distinv.wire.endpoint import Endpoint, EndpointEvent, Incoming
+from distinv.wire.endpoint import Endpoint, EndpointEvent, Incoming, LinkReset, Notice
 from distinv.wire.seal import PlainSeal, Seal
 
 SECOND = 1_000_000
@@ -39,6 +39,7 @@ class Network:
         self.faults = faults
         self.now = 1
         self.hosts: dict[Address, Host] = {}
+        self.payload_bytes = 0
         self.recorded: list[tuple[Address, Address, bytes]] | None = None
         """(source, destination, datagram) of everything sent, once it is a list."""
         self.intercept: Callable[[Address, Address, bytes], bool] = lambda *_: True
@@ -59,6 +60,7 @@ class Network:
         cluster_id: int = 0,
     ) -> Host:
         """A new process; it takes the place of an earlier one on the same port."""
+        self.payload_bytes = payload_bytes
         endpoint = Endpoint(
             self_id=NodeId(id),
             boot=boot or self.random.randrange(1, 1 << 64),
@@ -74,6 +76,7 @@ class Network:
         return host
 
     def send(self, source: Address, destination: Address, data: bytes) -> None:
+        assert len(data) <= self.payload_bytes
         if self.recorded is not None:
             self.recorded.append((source, destination, data))
         if not self.intercept(source, destination, data):
@@ -157,6 +160,13 @@ class Host:
         self.wake_at = None
         self.settle()
 
+    def resets(self) -> list[str]:
+        """The reasons of the link resets so far."""
+        return [event.reason for event in self.events if isinstance(event, LinkReset)]
+
+    def notices(self) -> list[str]:
+        return [event.kind for event in self.events if isinstance(event, Notice)]
+
     def settle(self) -> None:
         """The end of a turn: collect events, send what is ready, set the alarm."""
         network = self.network
@@ -182,6 +192,7 @@ def pair(network: Network, **settings: object) -> tuple[Host, Host]:
         a.greet(b)
         b.greet(a)
         if network.run(SECOND, lambda: both_connected(a, b)):
+            network.run(SECOND // 20)  # until the last greeting has arrived
             return a, b
     raise AssertionError("they never met")
 

@@ -1,0 +1,159 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from distinv.client.client import InventoryClient
+    from distinv.config import Config
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
+
+T = TypeVar("T")
+
+CLUSTER_VARIABLE = "DISTINV_CLUSTER"
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Which cluster, and how to reach it: the same for servers and clients."""
+    group = parser.add_argument_group("network")
+    default = os.environ.get(CLUSTER_VARIABLE)
+    group.add_argument(
+        "--cluster",
+        metavar="NAME",
+        default=default,
+        required=default is None,
+        help=f"the cluster's name (or the environment's {CLUSTER_VARIABLE})",
+    )
+    group.add_argument(
+        "--key",
+        metavar="FILE",
+        help="the cluster key, see `distinv keygen` (or the environment's DISTINV_KEY)",
+    )
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="leave this machine without a key: anybody on the network can change the stock",
+    )
+    group.add_argument(
+        "--servers",
+        metavar="HOST:PORT,…",
+        help="where servers are, instead of looking for them",
+    )
+    group.add_argument(
+        "--beacon-port", metavar="PORT", type=port, help="where servers are looked for (4746)"
+    )
+    group.add_argument(
+        "--loss",
+        metavar="P",
+        type=probability,
+        default=0.0,
+        help="drop each datagram sent with this probability, to see what happens",
+    )
+    group.add_argument("--seed", metavar="N", type=int, help="makes --loss reproducible")
+    group.add_argument(
+        "--backend",
+        choices=("asyncio", "trio"),
+        default="asyncio",
+        help="the event loop (asyncio)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object, at the end")
+
+
+def add_client(parser: argparse.ArgumentParser) -> None:
+    """What every command that asks a cluster takes."""
+    add_json(parser)
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=positive, help="how long to wait for an answer (10)"
+    )
+    add_network(parser)
+
+
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 65_536:
+        raise argparse.ArgumentTypeError("a port is 1 to 65535")
+    return number
+
+
+def probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError("a probability is at least 0 and below 1")
+    return number
+
+
+def positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError("a number above 0")
+    return number
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The default configuration with the options' ports and faults."""
+    from attrs import evolve
+
+    from distinv.config import FaultSettings, lan
+
+    config = lan()
+    network = evolve(config.network, faults=FaultSettings(loss=options.loss, seed=options.seed))
+    if options.beacon_port is not None:
+        network = evolve(network, beacon_port=options.beacon_port)
+    return evolve(config, network=network)
+
+
+def transport_of(options: argparse.Namespace) -> str:
+    """Faults come by the plugin door, like any other transport."""
+    return "faulty" if options.loss else "udp"
+
+
+def servers_of(options: argparse.Namespace) -> list[str] | None:
+    if options.servers is None:
+        return None
+    return [part.strip() for part in options.servers.split(",") if part.strip()]
+
+
+def run_on(backend: str, main: Callable[[], Awaitable[T]]) -> T:
+    """Run an event loop. Raises ConfigError when trio is asked for and not installed."""
+    import anyio
+
+    from distinv.errors import ConfigError
+
+    if backend == "trio" and find_spec("trio") is None:
+        raise ConfigError("trio is not installed: pip install 'distinv[trio]'")
+    return anyio.run(main, backend=backend)
+
+
+def with_client(options: argparse.Namespace, work: Callable[[InventoryClient], Awaitable[T]]) -> T:
+    """Find the cluster, do `work`, and close the client."""
+    return run_on(options.backend, partial(_with_client, options, work))
+
+
+async def _with_client(
+    options: argparse.Namespace, work: Callable[[InventoryClient], Awaitable[T]]
+) -> T:
+    from distinv.client.client import InventoryClient
+
+    client = InventoryClient(
+        options.cluster,
+        key=options.key,
+        insecure=options.insecure,
+        servers=servers_of(options),
+        transport=transport_of(options),
+        config=config_of(options),
+        seed=options.seed,
+    )
+    async with client:
+        return await work(client)

@@ -1,0 +1,66 @@
+"""`distinv simulate`: whole clusters in virtual time, torn apart by plan and checked."""
+
+from __future__ import annotations
+
+import argparse
+
+from distinv.cli.options import Commands, add_json
+from distinv.cli.problems import WRONG
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "simulate",
+        help="look for faults of the protocol in virtual time",
+        description="Run whole clusters and clients in virtual time, under loss, partitions, "
+        "crashes and hostile elections, and check every answer. A seed is a run, bit for bit.",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--seeds", metavar="A:B", type=_seeds, default=range(100), help="from A up to B (0:100)"
+    )
+    which.add_argument("--seed", metavar="N", type=_seed, help="one seed: prints its trace digest")
+    parser.add_argument("--trace", action="store_true", help="tell the story of a single seed")
+    parser.add_argument(
+        "--canary", action="store_true", help="break the core on purpose: a seed must fail"
+    )
+    parser.add_argument("--jobs", metavar="J", type=_count, help="processes (one per core)")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from distinv.testing import campaign
+
+    seeds: range = options.seeds if options.seed is None else options.seed
+    if options.trace and len(seeds) != 1:
+        print("distinv: --trace tells of a single seed: add --seed N")
+        return WRONG
+    return campaign.run(
+        seeds=seeds,
+        jobs=options.jobs,
+        canary=options.canary,
+        trace=options.trace,
+        json=options.json,
+    )
+
+
+def _seeds(text: str) -> range:
+    first, colon, last = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError("give A:B, such as 0:2000")
+    found = range(int(first), int(last))
+    if not found:
+        raise argparse.ArgumentTypeError("there is no seed in it")
+    return found
+
+
+def _seed(text: str) -> range:
+    return range(int(text), int(text) + 1)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number

@@ -1,0 +1,420 @@
+"""`Cluster`: one server of a cluster, in this process.
+
+    async with Cluster("shop", data_dir="node-1", expect=3, key="shop.key") as cluster:
+        await cluster.ready()
+        await cluster.serve()
+
+It opens everything (the data directory first, since that is what two servers must not share),
+puts the engine together and lets the `Driver` run it. Leaving the context hands leadership over
+and stops; the vote is kept, so the cluster goes on counting this server until it is back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+
+import anyio
+import anyio.to_thread
+from attrs import frozen
+
+from distinv.config import Config, lan
+from distinv.core.leader import Leader
+from distinv.discovery.api import Discovery, DiscoveryContext, DiscoveryFactory
+from distinv.election.api import ElectionFactory
+from distinv.entry import NodeId
+from distinv.errors import ConfigError, NoLeader, StorageError
+from distinv.inventory.commands import decode_command_untrusted
+from distinv.inventory.machine import StateMachine
+from distinv.multicast.api import MulticastFactory
+from distinv.plugins.manager import Plugins
+from distinv.runtime.driver import Driver, monotonic_us
+from distinv.runtime.observers import Audience
+from distinv.runtime.settings import (
+    Door,
+    choose_door,
+    parse_addresses,
+    random_id,
+    randomness,
+    text_name,
+)
+from distinv.server.engine import Engine, Settings
+from distinv.storage.api import Recovered, Storage, StorageContext, StorageFactory
+from distinv.transport.api import Address, Transport, TransportContext, TransportFactory
+from distinv.wire.endpoint import Endpoint
+from distinv.wire.messages import StatusReply
+from distinv.wire.seal import KeySeal, PlainSeal, load_key
+
+STORE_FILE = "store.sqlite3"
+KEY_VARIABLE = "DISTINV_KEY"
+_SECOND_US = 1_000_000
+
+
+@frozen
+class _Factories:
+    election: ElectionFactory
+    multicast: MulticastFactory
+    discovery: DiscoveryFactory
+    transport: TransportFactory
+    storage: StorageFactory
+
+
+class Cluster:
+    """This process's server in the cluster `name`: an async context manager."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        data_dir: str | os.PathLike[str],
+        expect: int | None = None,
+        election: str | ElectionFactory = "bully",
+        multicast: str | MulticastFactory = "fanout",
+        discovery: str | DiscoveryFactory | None = None,
+        transport: str | TransportFactory = "udp",
+        storage: str | StorageFactory = "journal",
+        key: bytes | str | os.PathLike[str] | None = None,
+        bind: str | None = None,
+        servers: Iterable[str | Address] | None = None,
+        insecure: bool = False,
+        server_name: str | None = None,
+        plugins: Iterable[object] = (),
+        config: Config | None = None,
+        preempt: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        """What is not given has a working default.
+
+        `data_dir` holds everything that this server must not forget; with the storage `memory`
+        nothing is written. `expect`: wait for so many servers before the cluster is born.
+        `election`, `multicast`, `discovery`, `transport` and `storage` name a plugin, or are a
+        factory. `key`: the cluster key, 32 bytes or the file that holds it, else what the
+        environment's DISTINV_KEY names; without one the server stays on loopback unless
+        `insecure`. `bind`: "HOST:PORT", "HOST" or ":PORT". `servers`: addresses to look for
+        others at, instead of announcing oneself. `preempt`: take leadership over from a lower
+        id. `seed` makes what is random reproducible, but for the ids.
+
+        Raises ConfigError and PluginError.
+        """
+        self._config = config or lan()
+        limits = self._config.limits
+        self._name = text_name("a cluster's name", name, limits)
+        self._data_dir = Path(data_dir)
+        given = self._data_dir.resolve().name if server_name is None else server_name
+        self._server_name = text_name("a server's name", given or "server", limits)
+        if expect is not None and not 1 <= expect <= limits.servers_max:
+            raise ConfigError(
+                f"expect is {expect}: a cluster has 1 to {limits.servers_max} servers"
+            )
+        self._expect = expect or 0
+        self._key = load_key(os.environ.get(KEY_VARIABLE) if key is None else key)
+        self._insecure = insecure
+        self._bind = bind
+        self._servers = parse_addresses(servers or (), self._config.network)
+        self._plugins = Plugins(plugins)
+        self._factories = _Factories(
+            election=self._plugins.election(election),
+            multicast=self._plugins.multicast(multicast),
+            discovery=self._plugins.discovery(
+                discovery or ("static" if self._servers else "beacon")
+            ),
+            transport=self._plugins.transport(transport),
+            storage=self._plugins.storage(storage),
+        )
+        self._election_label = _label_of(election)
+        self._in_memory = storage == "memory"
+        self._preempt = preempt
+        self._random = randomness(seed)
+        self._audience = Audience(self._plugins.observers(), self._name, self._server_name)
+        self._stack = AsyncExitStack()
+        self._driver: Driver | None = None
+        self._address: Address | None = None
+        self._failure_raised = False
+        self._stopping = False
+
+    # --- the context ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Cluster:
+        """Open everything and take part.
+
+        Raises StorageError for a data directory that is locked, damaged or another cluster's,
+        and ConfigError for an address that cannot be had.
+        """
+        if self._driver is not None:
+            raise ConfigError("a Cluster is entered once; make another one")
+        async with AsyncExitStack() as stack:
+            self._driver = await self._open(stack)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            group.start_soon(self._driver.run)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """See `stop`. Raises the server's failure, if nobody has been told of it yet."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.stop()
+        finally:
+            await self._stack.__aexit__(kind, error, traceback)
+        failure = self._require_driver().failure
+        if failure is not None and not self._failure_raised and error is None:
+            raise failure
+
+    async def ready(self) -> None:
+        """Wait until there is a leader and, when it is this server, until it serves."""
+        await self._wait_until(self._is_ready)
+
+    async def serve(self) -> None:
+        """Take part until the context is left or `stop` is called.
+
+        Raises StorageError when the disk failed: then the server has stopped by itself.
+        """
+        driver = self._require_driver()
+        await driver.ended.wait()
+        self._raise_failure()
+
+    async def stop(self) -> None:
+        """Hand leadership over, if this server leads, and stop. The vote is kept."""
+        driver = self._require_driver()
+        if self._stopping or driver.ended.is_set():
+            await driver.ended.wait()
+            return
+        self._stopping = True
+        if self.is_leader and await self._hand_over(None):
+            self._audience.say("has handed leadership over and stops")
+        else:
+            self._audience.say("stops")
+        driver.stop()
+        await driver.ended.wait()
+
+    async def transfer(self, target: str | NodeId | None = None) -> bool:
+        """Hand leadership over to a voter, given by name or id, or to the best follower.
+
+        True when another server leads now; False when that did not come about in time. Raises
+        NoLeader when this server does not lead, ConfigError when the target is no other voter.
+        """
+        if not self.is_leader:
+            raise NoLeader("This server does not lead: ask the one that does.")
+        return await self._hand_over(None if target is None else self._voter(target))
+
+    # --- what is known --------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def server_name(self) -> str:
+        return self._server_name
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._engine.self_id
+
+    @property
+    def address(self) -> Address:
+        """Where this server is bound; the host may be 0.0.0.0."""
+        if self._address is None:
+            raise ConfigError("enter the Cluster first: async with Cluster(...) as cluster")
+        return self._address
+
+    @property
+    def is_leader(self) -> bool:
+        """This server leads and serves."""
+        return self._engine.node.serving
+
+    @property
+    def stopping(self) -> bool:
+        """This server has been told to stop."""
+        return self._stopping
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The leader, as far as this server knows."""
+        return self._engine.node.leader
+
+    def status(self) -> StatusReply:
+        """This server in the words of `distinv status`."""
+        return self._engine.status()
+
+    # --- opening --------------------------------------------------------------------------------
+
+    async def _open(self, stack: AsyncExitStack) -> Driver:
+        door = await choose_door(
+            self._config.network,
+            bind=self._bind,
+            has_key=self._key is not None,
+            insecure=self._insecure,
+            servers=self._servers,
+        )
+        storage = self._factories.storage(StorageContext(self._data_dir))
+        stack.callback(storage.close)
+        recovered = await anyio.to_thread.run_sync(storage.recover)
+        self._check_directory(recovered)
+        machine = self._open_store()
+        stack.callback(machine.close)
+        _check_store(machine, recovered, self._data_dir)
+        transport, discovery = await self._open_network(stack, door)
+        self._address = transport.address
+        host, port = transport.address
+        self._audience.say(f"takes part in the cluster {self._name!r} on {host}:{port}")
+        engine = self._make_engine(recovered, machine, storage, transport, discovery)
+        return Driver(
+            engine=engine,
+            transport=transport,
+            discovery=discovery,
+            storage=storage,
+            audience=self._audience,
+            config=self._config,
+        )
+
+    def _check_directory(self, recovered: Recovered) -> None:
+        if recovered.cluster_name not in (None, self._name):
+            raise StorageError(
+                f"{self._data_dir} belongs to the cluster {recovered.cluster_name!r}, not to "
+                f"{self._name!r}: give this server a data directory of its own"
+            )
+        if recovered.torn:
+            self._audience.say("the last write before the stop was torn, and is dropped")
+
+    def _open_store(self) -> StateMachine:
+        path = ":memory:" if self._in_memory else str(self._data_dir / STORE_FILE)
+        return StateMachine(path, self._config.limits)
+
+    async def _open_network(self, stack: AsyncExitStack, door: Door) -> tuple[Transport, Discovery]:
+        transport = await self._factories.transport(TransportContext(door.network, server=True))
+        stack.push_async_callback(transport.aclose)
+        discovery = await self._factories.discovery(
+            DiscoveryContext(
+                network=door.network,
+                servers=self._servers,
+                loopback_only=door.loopback_only,
+                server=True,
+            )
+        )
+        stack.push_async_callback(discovery.aclose)
+        return transport, discovery
+
+    def _make_engine(
+        self,
+        recovered: Recovered,
+        machine: StateMachine,
+        storage: Storage,
+        transport: Transport,
+        discovery: Discovery,
+    ) -> Engine:
+        node_id = recovered.node or random_id()
+        config = self._config
+        endpoint = Endpoint(
+            self_id=node_id,
+            boot=random_id(),
+            seal=PlainSeal() if self._key is None else KeySeal(self._key),
+            random=self._random,
+            timing=config.timing,
+            limits=config.limits,
+            payload_bytes=transport.payload_bytes,
+        )
+        return Engine(
+            self_id=node_id,
+            settings=Settings(
+                self._name, self._server_name, self._expect, self._election_label, self._preempt
+            ),
+            config=config,
+            recovered=recovered,
+            machine=machine,
+            check_command=decode_command_untrusted,
+            read_log=storage.read,
+            endpoint=endpoint,
+            election=self._factories.election,
+            multicast=self._factories.multicast,
+            targets=discovery.targets,
+            random=self._random,
+            now=monotonic_us(),
+        )
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _require_driver(self) -> Driver:
+        if self._driver is None:
+            raise ConfigError("enter the Cluster first: async with Cluster(...) as cluster")
+        return self._driver
+
+    @property
+    def _engine(self) -> Engine:
+        return self._require_driver().engine
+
+    def _is_ready(self) -> bool:
+        node = self._engine.node
+        return node.leader is not None and (node.serving or node.leader != node.self_id)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        driver = self._require_driver()
+        try:
+            await driver.wait_until(condition)
+        finally:
+            self._failure_raised = self._failure_raised or driver.failure is not None
+
+    def _raise_failure(self) -> None:
+        failure = self._require_driver().failure
+        if failure is not None:
+            self._failure_raised = True
+            raise failure
+
+    async def _hand_over(self, target: NodeId | None) -> bool:
+        """Wait for the successor's first word: until then it may need this server's promise."""
+        driver, node = self._require_driver(), self._engine.node
+        driver.transfer(target)
+
+        def settled() -> bool:
+            called_off = isinstance(node.role, Leader) and not node.role.handing_over
+            return called_off or driver.ended.is_set() or node.leader not in (None, node.self_id)
+
+        with anyio.move_on_after(self._config.timing.transfer_us / _SECOND_US):
+            await driver.wait_until(settled)
+        return not isinstance(node.role, Leader)
+
+    def _voter(self, target: str | NodeId) -> NodeId:
+        node = self._engine.node
+        names = {node.name_of(voter): voter for voter in node.other_voters()}
+        for name, voter in names.items():
+            if target in (name, voter):
+                return voter
+        choices = ", ".join(sorted(names)) or "there is none"
+        raise ConfigError(f"{target!r} is no other voter of this cluster; choose one of: {choices}")
+
+
+def _label_of(election: str | ElectionFactory) -> str:
+    """What election messages are labelled with: the same on all servers."""
+    if isinstance(election, str):
+        return election
+    return str(getattr(election, "__qualname__", type(election).__qualname__))
+
+
+def _check_store(machine: StateMachine, recovered: Recovered, data_dir: Path) -> None:
+    """The store holds nothing that the journal does not: else something is missing."""
+    index = machine.position.index
+    if index == 0:
+        return
+    way_forward = (
+        "Keep the directory. If the other servers of the cluster run, start this one with an "
+        "empty data directory: it joins as a new server and copies everything. Without them, "
+        "restore the directory from a backup"
+    )
+    if index > len(recovered.entries):
+        raise StorageError(
+            f"{data_dir}: the store is at log entry {index}, but the journal ends at "
+            f"{len(recovered.entries)}: a part of the journal is missing. {way_forward}."
+        )
+    if recovered.entries[index - 1].hash != machine.position.hash:
+        raise StorageError(
+            f"{data_dir}: the store and the journal tell different stories of log entry {index}: "
+            f"they are not of one server. {way_forward}."
+        )

@@ -1,0 +1,286 @@
+"""The only loop of a server: it drives the engine in turns (docs/architecture.md).
+
+Readers only fill a bounded inbox and wake the owner. The owner takes in what waits, applies
+what is committed within its budget, ends the engine's turn, hands the write to the storage
+thread and the datagrams to the transport. So writes are committed and datagrams packed in
+groups, and everything that touches the engine happens between two awaits of one task.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from distinv.config import Config
+from distinv.core.events import InvariantBroken, LeaderChanged
+from distinv.core.leader import Leader
+from distinv.discovery.api import Discovery
+from distinv.entry import NodeId
+from distinv.errors import DistinvError, StorageError
+from distinv.runtime.observers import Audience, Progress
+from distinv.runtime.storage_thread import StorageThread
+from distinv.server.engine import Engine, Turn
+from distinv.storage.api import Storage
+from distinv.transport.api import Address, Datagram, Transport
+
+_SECOND_US = 1_000_000
+
+
+def monotonic_us() -> int:
+    """Microseconds of the clock that never goes back."""
+    return time.monotonic_ns() // 1_000
+
+
+class Driver:
+    """Runs one engine until it is stopped or fails. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        transport: Transport,
+        discovery: Discovery,
+        storage: Storage,
+        audience: Audience,
+        config: Config,
+    ) -> None:
+        self.engine = engine
+        self._transport = transport
+        self._discovery = discovery
+        self._audience = audience
+        self._timing = config.timing
+        self._limits = config.limits
+        self._inbox: deque[Datagram] = deque()
+        self.overflowed = 0
+        """Datagrams that met a full inbox, since the start."""
+        self._refused: deque[NodeId] = deque()
+        self._probing: dict[NodeId, None] = {}
+        self._persisted: deque[int | StorageError] = deque()
+        """What the storage thread says; the only thing that two threads touch."""
+        self._bell, self._bell_rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._bell_rope.setblocking(False)
+        self._storage = StorageThread(storage, self._on_stored)
+        self._unflushed = 0
+        self._flush_at: int | None = None
+        self._deadline = 0
+        self._wake = anyio.Event()
+        self._changed = anyio.Event()
+        self._situation: tuple[object, ...] = ()
+        self._progress: Progress | None = None
+        self._stopping = False
+        self.ended = anyio.Event()
+        """The loop has ended: nothing is heard or said any more."""
+        self.failure: Exception | None = None
+        """Why it ended, unless it was stopped."""
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until `stop`, a failure (kept in `failure`), or cancellation."""
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._read_transport)
+                group.start_soon(self._read_discovery)
+                group.start_soon(self._read_storage)
+                await self._take_turns(group)
+                group.cancel_scope.cancel()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close()
+
+    def stop(self) -> None:
+        """End the loop after the turn at hand."""
+        self._stopping = True
+        self.wake()
+
+    def _fail(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, InvariantBroken):
+            broken = StorageError(
+                f"the server has stopped because its own rules were broken ({error}). This is a "
+                "bug: please report it with the log. Nothing acknowledged is lost; start again"
+            )
+            broken.__cause__ = error
+            error = broken
+        self.failure = error
+        what = str(error) if isinstance(error, DistinvError) else f"failed: {error!r}"
+        self._audience.say(what, "error")
+
+    async def _close(self) -> None:
+        await anyio.to_thread.run_sync(self._storage.close)
+        self._bell.close()
+        self._bell_rope.close()
+        self.ended.set()
+        self._changed.set()
+
+    # --- what others may do between turns -------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.set()
+
+    def transfer(self, target: NodeId | None) -> None:
+        """Begin to hand leadership over."""
+        self.engine.transfer(target, monotonic_us())
+        self.wake()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it is looked at when leadership changes here.
+
+        Raises the failure when the server fails meanwhile.
+        """
+        while not condition():
+            if self.failure is not None:
+                raise self.failure
+            if self.ended.is_set():
+                raise StorageError("the server has been stopped")
+            await self._changed.wait()
+
+    # --- readers --------------------------------------------------------------------------------
+
+    async def _read_transport(self) -> None:
+        receive, take_in = self._transport.receive, self._take_in
+        while True:
+            take_in(await receive())
+
+    def _take_in(self, datagrams: list[Datagram]) -> None:
+        room = self._limits.inbox_datagrams - len(self._inbox)
+        if len(datagrams) > room:
+            self.overflowed += len(datagrams) - room
+            datagrams = datagrams[:room]
+        self._inbox.extend(datagrams)
+        self._wake.set()
+
+    async def _read_discovery(self) -> None:
+        """Without announcements servers may still know each other: that is no reason to stop."""
+        try:
+            await self._discovery.listen(lambda datagram: self._take_in([datagram]))
+        except Exception as error:
+            self._audience.say(f"does not hear announcements any more: {error!r}", "warning")
+
+    async def _read_storage(self) -> None:
+        while True:
+            await anyio.wait_readable(self._bell)
+            self._bell.recv(self._limits.turn_datagrams)
+            self._wake.set()
+
+    def _on_stored(self, outcome: int | StorageError) -> None:
+        """Called from the storage thread."""
+        self._persisted.append(outcome)
+        try:
+            self._bell_rope.send(b"\0")
+        except OSError:
+            pass  # the bell is ringing already, or nobody listens any more
+
+    async def _probe(self, peer: NodeId, address: Address) -> None:
+        try:
+            if await self._transport.probe(address):
+                self._refused.append(peer)
+                self._wake.set()
+        finally:
+            del self._probing[peer]
+
+    # --- turns ----------------------------------------------------------------------------------
+
+    async def _take_turns(self, group: TaskGroup) -> None:
+        rest: Callable[[], Awaitable[None]]
+        while not self._stopping:
+            self._carry_out(self._turn(), group)
+            if self._inbox or self._persisted or self._refused or self.engine.apply_waiting:
+                rest = anyio.lowlevel.checkpoint
+            else:
+                rest = self._sleep
+            await rest()
+
+    async def _sleep(self) -> None:
+        """Until somebody wakes the owner, or something is due."""
+        wait_us = self._deadline - monotonic_us()
+        if self._wake.is_set() or wait_us <= 0:
+            await anyio.lowlevel.checkpoint()
+        else:
+            with anyio.move_on_after(wait_us / _SECOND_US):
+                await self._wake.wait()
+        if self._wake.is_set():
+            self._wake = anyio.Event()
+
+    def _turn(self) -> Turn:
+        engine, now = self.engine, monotonic_us()
+        engine.node.clock_offset_us = time.time_ns() // 1_000 - now
+        while self._persisted:
+            ticket = self._persisted.popleft()
+            if isinstance(ticket, StorageError):
+                raise ticket
+            engine.persisted(ticket, now)
+        while self._refused:
+            engine.refused(self._refused.popleft(), now)
+        inbox, receive = self._inbox, engine.receive
+        for _ in range(min(len(inbox), self._limits.turn_datagrams)):
+            data, address = inbox.popleft()
+            receive(data, address, now)
+        if self._deadline <= now:
+            engine.on_deadline(now)
+        if engine.apply_waiting:
+            self._apply(now)
+        elif self._flush_at is not None and self._flush_at <= now:
+            self._flush()
+        return engine.end_turn(now)
+
+    def _apply(self, now: int) -> None:
+        """Apply what is committed, for as long as a turn may take."""
+        engine, until = self.engine, now + self._timing.tick_us
+        while engine.apply_waiting:
+            engine.apply_more(now)
+            self._unflushed += 1
+            if self._unflushed >= self._limits.store_flush_entries:
+                self._flush()
+            if monotonic_us() >= until:
+                break
+        if self._unflushed:
+            self._flush_at = now + self._timing.store_flush_us
+
+    def _flush(self) -> None:
+        self._unflushed, self._flush_at = 0, None
+        self.engine.machine.flush()
+
+    def _carry_out(self, turn: Turn, group: TaskGroup) -> None:
+        if turn.write is not None:
+            self._storage.submit(turn.write.ticket, turn.write.records)
+        if turn.datagrams:
+            self._transport.send(turn.datagrams)
+        for peer, address in turn.probes:
+            if peer not in self._probing and len(self._probing) < self._limits.servers_max:
+                self._probing[peer] = None
+                group.start_soon(self._probe, peer, address)
+        self._tell(turn)
+        times = (self.engine.deadline(), self._flush_at)
+        self._deadline = min(time for time in times if time is not None)
+
+    def _tell(self, turn: Turn) -> None:
+        """Spread the news: lines, who leads, and to those who listen how far the log has come."""
+        node = self.engine.node
+        events: list[object] = list(turn.lines)
+        situation = (node.leader, node.leader_ballot, node.serving)
+        hand_over = isinstance(node.role, Leader) and node.role.handing_over
+        if (node.role, hand_over, situation) != self._situation:
+            self._situation = (node.role, hand_over, situation)
+            self._changed.set()
+            self._changed = anyio.Event()
+            events.append(LeaderChanged(*situation))
+        if self._audience.attentive:
+            progress = Progress(node.commit, node.applied, self.engine.machine.seq)
+            if progress != self._progress:
+                self._progress = progress
+                events.append(progress)
+        if events:
+            self._audience.tell(events)

@@ -1,0 +1,440 @@
+"""Real servers in processes of their own, for demonstrations, benchmarks and tests.
+
+    async with ServerProcesses(3, loss=0.1) as servers:
+        async with servers.client("till-1") as inventory:
+            await inventory.put_item("85123A")
+            leader = await servers.leader()
+            await leader.kill()                          # SIGKILL
+            await inventory.receive({"85123A": 100})     # the others go on
+            await leader.start()
+        for status in await servers.wait_converged():
+            print(status.name, status.seq, status.digest)
+
+Every cluster is by itself: a name of its own, a beacon port of its own, this machine only, and
+a directory that is removed at the end. No process outlives its starter, however that one ends:
+leaving the context stops them, and a server that loses its starter stops by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import evolve, frozen
+
+import distinv
+from distinv.config import Config, FaultSettings, lan
+from distinv.entry import NodeId
+from distinv.errors import DistinvError, Unavailable
+from distinv.transport.api import Address
+
+if TYPE_CHECKING:
+    from distinv.client.client import InventoryClient
+
+_POLL_S = 0.02
+_PATIENCE_S = 30.0
+"""A start on a busy machine, an election and a catch-up take seconds; more is a fault."""
+_STOP_S = 5.0
+"""How long a server may take to hand leadership over and stop, before it is killed."""
+
+
+class ServerFailed(DistinvError):
+    """A server process ended by itself, or did not do in time what it should."""
+
+    code = "server_failed"
+
+
+@frozen
+class ServerStatus:
+    """What one server said of itself."""
+
+    name: str
+    node: NodeId
+    role: str
+    """leader, follower, candidate or blank."""
+    seq: int
+    digest: str
+    """The inventory digest at `seq`."""
+    state_digest: str
+    applied: int
+    """The log index of everything said here."""
+    term: int
+
+
+class ServerProcess:
+    """One server: its name, its directory, and its process while it runs."""
+
+    def __init__(self, name: str, directory: Path, command: Sequence[str], env: dict[str, str]):
+        self.name = name
+        self.data_dir = directory / name
+        self._output = directory / f"{name}.out"
+        self._log = directory / f"{name}.log"
+        self._command = (*command, "--name", name, "--data", str(self.data_dir))
+        self._env = env
+        self._process: subprocess.Popen[bytes] | None = None
+        """What was launched, and not ended by us since."""
+        self.kills = 0
+
+    @property
+    def launched(self) -> bool:
+        """It was launched, and nobody here has killed or stopped it since."""
+        return self._process is not None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def log(self) -> str:
+        """Everything it has logged so far, over all its lives."""
+        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+
+    @property
+    def address(self) -> Address | None:
+        """Where it listens; None before it has said so."""
+        said = self._said()
+        return (said[0]["address"][0], said[0]["address"][1]) if said else None
+
+    @property
+    def is_ready(self) -> bool:
+        """It has known a leader since it was started."""
+        return any(line["event"] == "ready" for line in self._said())
+
+    def launch(self) -> None:
+        """Start the process without waiting. It keeps its data directory."""
+        if self.running:
+            raise ServerFailed(f"{self.name} is running already")
+        self.end()
+        with self._output.open("wb") as output, self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # closed by our end, whatever ends us
+                stdout=output,
+                stderr=log,
+                env=self._env,
+                start_new_session=True,  # the terminal's Ctrl-C is ours to handle
+            )
+
+    async def start(self, timeout: float = _PATIENCE_S) -> None:
+        """Start it and wait until it knows a leader. Raises ServerFailed."""
+        self.launch()
+        await self.wait_ready(timeout)
+
+    async def wait_ready(self, timeout: float = _PATIENCE_S) -> None:
+        """Wait until it knows a leader. Raises ServerFailed."""
+
+        def ready() -> bool:
+            if self._process is None:
+                raise ServerFailed(f"{self.name} has not been launched")
+            status = self._process.poll()
+            if status is not None:
+                raise ServerFailed(f"{self.name} ended with status {status}: {self._last_line()}")
+            return self.is_ready
+
+        await _wait_until(ready, timeout, f"{self.name} is not ready")
+
+    async def kill(self) -> None:
+        """SIGKILL: it loses whatever it had not synced."""
+        if self.running:
+            self.kills += 1
+        await self.stop(0)
+
+    async def stop(self, timeout: float = _STOP_S) -> int | None:
+        """SIGTERM, and SIGKILL when that takes longer than `timeout` seconds.
+
+        Returns the exit status, negative for a signal; None when there was no process.
+        """
+        process = self._process
+        if process is None:
+            return None
+        if timeout > 0 and process.poll() is None:
+            process.terminate()
+            with anyio.move_on_after(timeout):
+                while process.poll() is None:
+                    await anyio.sleep(_POLL_S)
+        self.end()
+        return process.returncode
+
+    def end(self) -> None:
+        """Kill it now, without an event loop; the kernel takes no longer than a moment."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+    def _said(self) -> list[dict[str, Any]]:
+        """The JSON lines of the present process, but for one that is not whole yet."""
+        if self._process is None:
+            return []
+        text = self._output.read_text("utf-8", "replace")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1:] == "\n"]
+
+    def _last_line(self) -> str:
+        lines = self.log.strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+class ServerProcesses:
+    """A cluster of server processes on this machine, as an async context manager."""
+
+    def __init__(
+        self,
+        count: int = 3,
+        *,
+        cluster: str = "demo",
+        directory: str | os.PathLike[str] | None = None,
+        election: str = "bully",
+        multicast: str = "fanout",
+        backend: str = "asyncio",
+        key: bytes | None = None,
+        loss: float = 0.0,
+        seed: int | None = None,
+        log_level: str = "info",
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """`count` servers, all of them expected at the birth.
+
+        `cluster` is the beginning of the cluster's name. `directory` is kept if it is given.
+        `loss` holds for every server and every client made here; `seed` makes it reproducible.
+        `arguments` are further ones for `distinv serve`.
+        """
+        self.cluster = f"{cluster}-{secrets.token_hex(3)}"
+        self.key = key
+        self._directory = Path(directory) if directory is not None else None
+        self._keep = directory is not None
+        self._loss = loss
+        self._seed = seed
+        self._beacon_port = _free_port()
+        self._count = count
+        self._arguments = (
+            *("--cluster", self.cluster, "--expect", str(count), "--bind", "127.0.0.1:0"),
+            *("--beacon-port", str(self._beacon_port), "--election", election),
+            *("--multicast", multicast, "--backend", backend, "--log-level", log_level),
+            *("--json", "--until-stdin-closes"),
+            *arguments,
+        )
+        self.servers: tuple[ServerProcess, ...] = ()
+        self._stack = AsyncExitStack()
+        self._watcher: InventoryClient | None = None
+
+    # --- the context ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> ServerProcesses:
+        """Start all servers and wait until they have formed a cluster. Raises ServerFailed."""
+        directory = self._make_directory()
+        command = [sys.executable, "-m", "distinv", "serve", *self._arguments]
+        if self.key is not None:
+            command += ["--key", str(_write_key(directory, self.key))]
+        self.servers = tuple(
+            ServerProcess(
+                f"server-{number}", directory, [*command, *self._faults(number)], _environment()
+            )
+            for number in range(1, self._count + 1)
+        )
+        try:
+            for server in self.servers:
+                server.launch()
+            await self.wait_ready()
+            self._watcher = await self._stack.enter_async_context(self.client("watcher"))
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._stack.aclose()
+            if error is None:
+                await self.stop()
+        finally:
+            self._end()
+
+    async def stop(self) -> None:
+        """SIGTERM to all of them at once."""
+        async with anyio.create_task_group() as group:
+            for server in self.servers:
+                group.start_soon(server.stop)
+
+    def _end(self) -> None:
+        for server in self.servers:
+            server.end()
+        if self._directory is not None and not self._keep:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    # --- what to do with them -------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> ServerProcess:
+        for server in self.servers:
+            if server.name == name:
+                return server
+        raise KeyError(name)
+
+    @property
+    def running(self) -> tuple[ServerProcess, ...]:
+        return tuple(server for server in self.servers if server.running)
+
+    @property
+    def config(self) -> Config:
+        """What a client of these servers has to use."""
+        config = lan()
+        faults = FaultSettings(loss=self._loss, seed=self._seed)
+        network = evolve(config.network, beacon_port=self._beacon_port, faults=faults)
+        return evolve(config, network=network)
+
+    def client(self, name: str = "client", **settings: Any) -> InventoryClient:
+        """A client of this cluster, not entered yet; it loses datagrams as the servers do.
+
+        `settings` are further arguments of `InventoryClient`.
+        """
+        from distinv.client.client import InventoryClient
+
+        return InventoryClient(
+            self.cluster,
+            client_name=name,
+            key=self.key,
+            transport="faulty" if self._loss else "udp",
+            config=self.config,
+            **settings,
+        )
+
+    async def wait_ready(self, timeout: float = _PATIENCE_S) -> None:
+        """Wait until every server launched knows a leader. Raises ServerFailed."""
+        for server in self.servers:
+            if server.launched:
+                await server.wait_ready(timeout)
+
+    async def leader(self, timeout: float = _PATIENCE_S) -> ServerProcess:
+        """The running server that leads now. Raises ServerFailed when there is none in time."""
+        found: list[ServerProcess] = []
+
+        async def look() -> bool:
+            leaders = [status for status in await self._ask() if status.role == "leader"]
+            if leaders:
+                newest = max(leaders, key=lambda status: status.term)
+                found.append(self[newest.name])
+            return bool(found) and found[-1].running
+
+        await _wait_until(look, timeout, "there is no leader")
+        return found[-1]
+
+    async def statuses(self, timeout: float = _PATIENCE_S) -> tuple[ServerStatus, ...]:
+        """What every running server says of itself, by name. Raises ServerFailed."""
+        found: dict[str, ServerStatus] = {}
+
+        async def look() -> bool:
+            found.update((status.name, status) for status in await self._ask())
+            return all(server.name in found for server in self.running)
+
+        await _wait_until(look, timeout, "some servers do not answer")
+        return tuple(found[name] for name in sorted(found))
+
+    async def wait_converged(self, timeout: float = _PATIENCE_S) -> tuple[ServerStatus, ...]:
+        """Wait until all running servers are at one log index, and return what they say then.
+
+        Their digests are not compared: that is the caller's verdict. Raises ServerFailed.
+        """
+        found: list[tuple[ServerStatus, ...]] = []
+
+        async def look() -> bool:
+            found.append(await self.statuses(timeout))
+            return len({status.applied for status in found[-1]}) == 1
+
+        await _wait_until(look, timeout, "the servers do not come to the same log index")
+        return found[-1]
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _ask(self) -> list[ServerStatus]:
+        assert self._watcher is not None, "enter the context first"
+        try:
+            replies = await self._watcher.status()
+        except Unavailable:
+            return []
+        return [
+            ServerStatus(
+                name=reply.name,
+                node=NodeId(reply.node),
+                role=reply.role,
+                seq=reply.seq,
+                digest=reply.digest,
+                state_digest=reply.state_digest,
+                applied=reply.applied,
+                term=reply.ballot.term,
+            )
+            for reply in replies
+        ]
+
+    def _make_directory(self) -> Path:
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="distinv-"))
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def _faults(self, number: int) -> list[str]:
+        if not self._loss:
+            return []
+        faults = ["--loss", str(self._loss)]
+        return faults if self._seed is None else [*faults, "--seed", str(self._seed + number)]
+
+
+def _free_port() -> int:
+    """A UDP port that nobody has; the beacons of one cluster meet there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _environment() -> dict[str, str]:
+    """The children import the same distinv, and take no key or name but ours."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DISTINV_KEY", "DISTINV_CLUSTER")
+    }
+    package = str(Path(distinv.__file__).parents[1])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))
+    return env
+
+
+def _write_key(directory: Path, key: bytes) -> Path:
+    path = directory / "key"
+    path.touch(0o600)
+    path.write_text(key.hex() + "\n")
+    return path
+
+
+async def _wait_until(condition: Callable[[], Any], timeout: float, complaint: str) -> None:
+    """Look again and again; `condition` may be asynchronous."""
+    with anyio.move_on_after(timeout):
+        while True:
+            holds = condition()
+            if not isinstance(holds, bool):
+                holds = await holds
+            if holds:
+                return
+            await anyio.sleep(_POLL_S)
+    raise ServerFailed(f"{complaint} after {timeout:g} s")

@@ -1,0 +1,310 @@
+"""Who is believed to live behind an id: proof by a fresh challenge, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from lossy_network import ROUGH, SECOND, Faults, Host, Network, both_connected, pair
+
+from distinv.config import Timing
+from distinv.wire.endpoint import PeerSeen
+from distinv.wire.seal import KeySeal, PlainSeal, Seal
+
+SEALS: list[Seal] = [PlainSeal(), KeySeal(bytes(32))]
+each_seal = pytest.mark.parametrize("seal", SEALS, ids=["plain", "key"])
+
+
+def replay(network: Network, to: Host, recorded: list[tuple[object, object, bytes]]) -> None:
+    for source, destination, data in recorded:
+        if destination == to.address:
+            assert isinstance(source, tuple)
+            network.put(network.now + 10, source, to.address, data)
+    network.run(SECOND)
+
+
+@each_seal
+def test_two_meet(seal: Seal) -> None:
+    network = Network(1)
+    a, b = network.host(1, seal=seal), network.host(2, seal=seal)
+    a.greet(b)
+    assert not a.endpoint.connected(b.id)
+    assert network.run(10_000, lambda: both_connected(a, b))
+    assert a.events == [PeerSeen(b.id, b.address)]
+    assert b.events == [PeerSeen(a.id, a.address)]
+    assert b.endpoint.address_of(a.id) == a.address
+
+
+def test_both_greet_at_once() -> None:
+    network = Network(1)
+    a, b = network.host(1), network.host(2)
+    a.greet(b)
+    b.greet(a)
+    network.run(SECOND)
+    assert both_connected(a, b)
+    assert not a.resets() + b.resets()
+    sent = a.endpoint.stats.sent_datagrams + b.endpoint.stats.sent_datagrams
+    assert sent <= 6, "they stop when they know each other"
+
+
+def test_what_is_queued_before_the_meeting_arrives_in_order() -> None:
+    network = Network(1, ROUGH)
+    a, b = network.host(1), network.host(2)
+    for number in range(20):
+        a.send(b, b"%d" % number)
+    assert network.run(SECOND) and not b.incoming
+    a.greet(b)
+    assert network.run(10 * SECOND, lambda: len(b.bodies) == 20)
+    assert b.bodies == [b"%d" % number for number in range(20)]
+
+
+def test_a_restarted_peer_is_adopted_once_and_the_sender_is_told() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    a.send(b, b"before")
+    network.run(SECOND)
+    reborn = network.host(2)
+    a.send(b, b"lost with the process")
+    assert network.run(SECOND, lambda: "restarted" in a.resets())
+    assert reborn.bodies == []
+    a.send(reborn, b"after")
+    network.run(SECOND)
+    assert reborn.bodies == [b"after"]
+    assert a.resets() == ["restarted"]
+    assert [type(event) for event in a.events[-1:]] == [PeerSeen]
+
+
+def test_a_restarted_peer_makes_itself_known_by_its_beacon() -> None:
+    """It greets nobody, and nobody has anything to send it."""
+    network = Network(1)
+    a, b = pair(network)
+    reborn = network.host(2)
+    reborn.send_to(a, b"beacon")
+    network.run(SECOND)
+    assert both_connected(a, reborn)
+    assert a.resets() == ["restarted"]
+
+
+@each_seal
+@pytest.mark.parametrize("seed", range(10))
+def test_replayed_datagrams_of_an_old_boot_never_flip_the_link(seal: Seal, seed: int) -> None:
+    network = Network(seed, Faults(duplicate_percent=20, delay_us=(100, 5_000)))
+    network.recorded = []
+    a, b = pair(network, seal=seal)
+    a.send(b, b"to the first", b"x" * 5_000)
+    b.send(a, b"from the first", b"y" * 5_000)
+    b.send_now(a, b"heartbeat of the first")
+    network.run(SECOND)
+    recorded, network.recorded = network.recorded, None
+    reborn = network.host(2, seal=seal)
+    reborn.greet(a)
+    network.run(SECOND)
+    assert both_connected(a, reborn)
+    a.take_bodies()
+    events = list(a.events)
+    replay(network, a, recorded)
+    replay(network, reborn, recorded)
+    assert a.events == events
+    assert not a.bodies
+    assert not reborn.bodies
+    a.send(reborn, b"still connected")
+    reborn.send(a, b"likewise")
+    network.run(SECOND)
+    assert (reborn.bodies, a.bodies) == ([b"still connected"], [b"likewise"])
+    assert a.resets() == ["restarted"]
+
+
+@each_seal
+def test_a_replay_cannot_bring_back_a_forgotten_peer(seal: Seal) -> None:
+    network = Network(1)
+    network.recorded = []
+    a, b = pair(network, seal=seal)
+    b.send(a, b"once")
+    network.run(SECOND)
+    recorded, network.recorded = network.recorded, None
+    assert a.take_bodies() == [b"once"]
+    del network.hosts[b.address]
+    a.endpoint.forget(b.id)
+    replay(network, a, recorded)
+    assert not a.endpoint.connected(b.id)
+    assert not a.bodies
+
+
+def test_a_replay_to_one_that_forgot_and_came_back_is_old() -> None:
+    """The replay window is new, but its floor is the datagram that proved presence."""
+    network = Network(1)
+    network.recorded = []
+    a, b = pair(network)
+    b.send(a, b"once")
+    b.send_now(a, b"once")
+    network.run(SECOND)
+    a.endpoint.forget(b.id)
+    a.take_bodies()
+    a.greet(b)
+    network.run(SECOND)
+    assert both_connected(a, b)
+    recorded, network.recorded = network.recorded, None
+    replay(network, a, recorded)
+    assert not a.bodies
+
+
+def test_one_that_was_forgotten_is_told_and_begins_afresh() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    a.send(b, b"1")
+    b.send(a, b"1")
+    network.run(SECOND)
+    b.endpoint.forget(a.id)
+    a.send(b, b"lost with the memory")
+    assert network.run(SECOND, lambda: a.resets() == ["forgotten"])
+    a.send(b, b"2")
+    b.send(a, b"2")
+    network.run(SECOND)
+    assert (b.bodies, a.bodies) == ([b"1", b"2"], [b"1", b"2"])
+    assert a.resets() == ["forgotten"]
+    assert not b.resets()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_they_find_each_other_again_whatever_is_lost(seed: int) -> None:
+    network = Network(seed, ROUGH)
+    a, b = pair(network)
+    for step in range(6):
+        match network.random.randrange(3):
+            case 0:
+                b.endpoint.forget(a.id)
+            case 1:
+                a.endpoint.forget(b.id)
+            case 2:
+                b = network.host(2)
+        b.take_bodies()
+        word = b"word %d" % step
+        a.endpoint.connect(b.id, b.address, network.now)
+        resets = -1
+        for _ in range(200):
+            # As a user does: after a reset, send again what is still needed.
+            if len(a.resets()) != resets:
+                resets = len(a.resets())
+                a.send(b, word)
+            if network.run(SECOND // 10, lambda: word in b.bodies):
+                break
+        assert b.bodies[-1] == word
+
+
+def test_nobody_answers() -> None:
+    network = Network(1)
+    a = network.host(1)
+    nobody = Host(network, a.id, ("10.0.0.9", 9), a.endpoint)
+    a.endpoint.connect(nobody.id, nobody.address, network.now)
+    a.settle()
+    network.run(10 * SECOND)
+    assert a.endpoint.stats.sent_datagrams == 4
+
+
+def test_nobody_answers_and_something_waits() -> None:
+    network = Network(1)
+    a, b = network.host(1), network.host(2)
+    del network.hosts[b.address]
+    a.greet(b)
+    a.send(b, b"waits")
+    network.run(10 * SECOND)
+    assert 10 <= a.endpoint.stats.sent_datagrams <= 20, "about one a second"
+    network.run(40 * SECOND)
+    assert a.resets() == ["idle"]
+    assert a.endpoint.address_of(b.id) is None
+    assert a.endpoint.deadline() is None
+
+
+def test_an_idle_peer_is_forgotten() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    network.run(Timing().link_idle_us + SECOND)
+    assert a.resets() == b.resets() == ["idle"]
+    assert not a.endpoint.connected(b.id)
+    assert a.endpoint.deadline() is None
+
+
+def test_a_datagram_for_an_earlier_process_is_answered_now_and_then() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    reborn = network.host(2)
+    network.intercept = lambda source, *_: source != a.address
+    network.recorded = []
+    for _ in range(100):
+        a.send_now(b, b"for the first")
+    for _, destination, data in list(network.recorded):
+        if destination == reborn.address:
+            reborn.on_datagram(data, a.address)
+    assert reborn.endpoint.stats.sent_datagrams == 1
+    assert reborn.endpoint.dropped["earlier process"] == 100
+    assert not reborn.incoming
+
+
+def test_a_peer_that_moved_is_followed() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    del network.hosts[b.address]
+    moved = network.hosts["10.0.0.1", 99] = Host(network, b.id, ("10.0.0.1", 99), b.endpoint)
+    moved.send(a, b"from elsewhere")
+    network.run(SECOND)
+    assert a.endpoint.address_of(b.id) == moved.address
+    assert a.events[-1] == PeerSeen(b.id, moved.address)
+    a.send(moved, b"to elsewhere")
+    network.run(SECOND)
+    assert moved.bodies == [b"to elsewhere"]
+    assert not a.resets()
+
+
+def test_a_datagram_repeated_from_elsewhere_moves_nobody() -> None:
+    network = Network(1)
+    network.recorded = []
+    a, b = pair(network)
+    b.send_now(a, b"1")
+    b.send_now(a, b"2")
+    network.run(SECOND)
+    for _, destination, data in network.recorded:
+        if destination == a.address:
+            a.on_datagram(data, ("6.6.6.6", 6))
+    assert a.endpoint.address_of(b.id) == b.address
+
+
+# --- one id, two processes --------------------------------------------------------------------
+
+
+def test_a_third_party_notices_two_processes_of_one_id() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    twin = network.host(2, port=22)
+    twin.greet(a)
+    network.run(SECOND)
+    assert a.resets() == ["restarted"]
+    b.send_now(a, b"but I am alive")
+    network.run(SECOND)
+    assert a.notices() == ["same_id"]
+    assert a.endpoint.address_of(twin.id) == twin.address
+    assert a.resets() == ["restarted"], "no flapping"
+
+
+def test_the_two_notice_each_other() -> None:
+    network = Network(1)
+    a, twin = network.host(1), network.host(1, port=11)
+    for _ in range(2):
+        a.send_to(twin, b"beacon")
+        twin.send_to(a, b"beacon")
+        network.run(SECOND)
+    assert "same_id" in a.notices()
+    assert "same_id" in twin.notices()
+    assert not a.incoming
+    assert not a.resets()
+
+
+def test_the_past_of_this_process_is_not_a_twin() -> None:
+    network = Network(1)
+    network.recorded = []
+    a, b = pair(network)
+    a.send_to(b, b"beacon")
+    network.run(SECOND)
+    recorded, network.recorded = network.recorded, None
+    reborn = network.host(1)
+    for _, _, data in recorded:
+        reborn.on_datagram(data, ("10.0.0.1", 77))
+    network.run(SECOND)
+    assert not reborn.notices()
