@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -77,7 +78,17 @@ def add_client(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=positive, help="how long to wait for an answer (10)"
     )
+    parser.add_argument(
+        "--actor", metavar="NAME", default=_user(), help="who you are, for the ledger (your login)"
+    )
     add_network(parser)
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user may have no name
+        return None
 
 
 def port(text: str) -> int:
@@ -148,12 +159,13 @@ async def _with_client(
 
     client = InventoryClient(
         options.cluster,
+        name=options.actor,
         key=options.key,
         insecure=options.insecure,
         servers=servers_of(options),
+        timeout=options.timeout,
         transport=transport_of(options),
         config=config_of(options),
-        seed=options.seed,
     )
     async with client:
         return await work(client)

@@ -165,12 +165,11 @@ def _about(options: argparse.Namespace) -> dict[str, Any]:
         "reference": options.reference,
         "note": options.note,
         "idempotency_key": options.idempotency_key,
-        "timeout": options.timeout,
     }
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
-    return {"read": "local" if options.local else "linearizable", "timeout": options.timeout}
+    return {"read": "local" if options.local else "linearizable"}
 
 
 def _needed(value: str | None, what: str, options: argparse.Namespace) -> str:
@@ -197,25 +196,26 @@ def _items(options: argparse.Namespace) -> int:
             options,
             lambda client: _pages(
                 options.limit,
-                lambda after, limit: client.list_items(
-                    options.prefix, after, limit, timeout=options.timeout
-                ),
+                lambda after, limit: client.list_items(options.prefix, after, limit),
             ),
         )
         return _show(options, {"items": rows, "as_of": seq}, _ITEM_COLUMNS, rows)
     sku = _needed(options.sku, "a sku", options)
     if options.action == "delete":
-        work = lambda client: client.delete_item(  # noqa: E731
-            sku, if_version=options.if_version, **_about(options)
+        receipt = with_client(
+            options,
+            lambda client: client.delete_item(
+                sku, if_version=options.if_version, **_about(options)
+            ),
         )
-        return _show_receipt(options, with_client(options, work))
+        return _show_receipt(options, receipt)
     item: Item = with_client(options, lambda client: _item(client, options, sku))
     return _show(options, plain(item), _ITEM_COLUMNS, [item])
 
 
 async def _item(client: InventoryClient, options: argparse.Namespace, sku: str) -> Item:
     if options.action == "show":
-        return await client.get_item(sku, timeout=options.timeout)
+        return await client.get_item(sku)
     return await client.put_item(
         sku,
         name=options.name,
@@ -230,9 +230,7 @@ async def _item(client: InventoryClient, options: argparse.Namespace, sku: str) 
 def _locations(options: argparse.Namespace) -> int:
     columns = ("name", "sellable", "version")
     if options.action == "list":
-        rows: Sequence[Location] = with_client(
-            options, lambda client: client.list_locations(timeout=options.timeout)
-        )
+        rows: Sequence[Location] = with_client(options, lambda client: client.list_locations())
         return _show(options, {"locations": rows}, columns, rows)
     name = _needed(options.name, "a name", options)
     if options.action == "delete":
@@ -310,7 +308,7 @@ def _digest(options: argparse.Namespace) -> int:
 def _resolve(options: argparse.Namespace) -> int:
     found = with_client(
         options,
-        lambda client: client.resolve(options.idempotency_key, timeout=options.timeout),
+        lambda client: client.resolve(options.idempotency_key),
     )
     if isinstance(found, Exception):
         raise found

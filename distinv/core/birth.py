@@ -214,6 +214,8 @@ class Birth:
             if now < self._offer_at:
                 return []
             self._offer_at = now + self._timing.retry_us
+            if exists := self._maybe_exists():
+                return exists  # a sole voter that crashed after its acceptance was durable
             answered = (*self._agreed, *self._denied, self._self_id)
             return [
                 Offer(voter, BirthOffer(self.accepted))

@@ -129,10 +129,10 @@ class PlainModel:
             return ""
         moves: Levels = {}
         if isinstance(operation, wire.Transfer):
-            for line in operation.lines:
-                source, target = (line.sku, operation.source), (line.sku, operation.destination)
-                moves[source] = moves.get(source, 0) - line.quantity
-                moves[target] = moves.get(target, 0) + line.quantity
+            for sign, end in ((-1, operation.source), (1, operation.destination)):
+                for line in operation.lines:
+                    level = (line.sku, end)
+                    moves[level] = moves.get(level, 0) + sign * line.quantity
         elif isinstance(operation, wire.SetOnHand):
             level = (operation.sku, operation.location)
             moves[level] = operation.quantity - levels.get(level, 0)

@@ -313,7 +313,7 @@ class ServerProcesses:
 
         return InventoryClient(
             self.cluster,
-            client_name=name,
+            name=name,
             key=self.key,
             transport="faulty" if self._loss else "udp",
             config=self.config,

@@ -44,7 +44,7 @@ class SimServer(Process):
         self._skew_us = world.random.randrange(-plan.skew_us, plan.skew_us + 1)
         self._sync_us = plan.sync_us * (100 if plan.slow_disk == number else 1)
         self._storage = MemoryStorage()
-        self.node_id = world.random_id()
+        self.node_id = NodeId(0)
         self.boot = 0
         self._life = 0
         self._syncing = False
@@ -63,8 +63,8 @@ class SimServer(Process):
         self._syncing = False
         self._staged.clear()
         self._persisted = 0
-        if recovered.node is not None:
-            self.node_id = recovered.node
+        # A blank disk means a new server: an id is used once.
+        self.node_id = recovered.node if recovered.node is not None else world.random_id()
         random = Random(f"{self.name} {self._life} {world.seed}")
         machine = WatchedMachine(":memory:", world.config.limits)
         machine.world, machine.who = world, self.name

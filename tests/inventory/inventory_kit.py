@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from distinv.config import Limits
 from distinv.entry import ORIGIN, Ballot, Entry, EntryKind, make_entry
+from distinv.errors import DistinvError
 from distinv.inventory.calls import Call
 from distinv.inventory.commands import Outcome, decode_outcome
 from distinv.inventory.machine import Applied, StateMachine
@@ -53,15 +54,18 @@ class CheckedStore(InventoryStore):
         seq, stock, catalogue = self.seq, self.stock(), self.catalogue()
         try:
             value = super()._call(call)
-        except Exception as error:
-            assert getattr(error, "seq", None) == self.seq == seq + 1
+        except DistinvError as refusal:
+            self._check_refusal(refusal, seq)
             assert (self.stock(), self.catalogue()) == (stock, catalogue)
-            assert self.machine.problems() == []
             raise
         if isinstance(value, Receipt):
             assert self.seq == seq + (not value.replayed)
         assert self.machine.problems() == []
         return value
+
+    def _check_refusal(self, refusal: DistinvError, before: int) -> None:
+        assert refusal.seq == self.seq == before + 1
+        assert self.machine.problems() == []
 
 
 class Log:

@@ -146,7 +146,7 @@ def test_adjust_takes_one_form_or_the_other() -> None:
         {"reference": "a\0"},
         {"note": "x" * 2_001},
         {"note": "\ud800"},
-        {"occurred_at": datetime(2010, 12, 1)},  # noqa: DTZ001
+        {"occurred_at": datetime(2010, 12, 1)},
         {"occurred_at": "2010-12-01"},
         {"idempotency_key": ""},
         {"idempotency_key": "x" * 129},
@@ -201,7 +201,7 @@ def test_questions() -> None:
     with pytest.raises(TooManyLines):
         calls.levels([str(number) for number in range(5_001)])
     with pytest.raises(InvalidRequest):
-        calls.ledger(since=datetime(2010, 12, 1))  # noqa: DTZ001
+        calls.ledger(since=datetime(2010, 12, 1))
     with pytest.raises(InvalidRequest):
         calls.ledger(after="A")
     with pytest.raises(InvalidRequest):

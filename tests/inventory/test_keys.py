@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 from inventory_kit import DAY_US, CheckedStore, Log, outcome
-
-import pytest
 
 from distinv.config import Limits
 from distinv.errors import IdempotencyKeyReused, InsufficientStock, TooManyKeys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from inventory_kit import CheckedStore, Clock, DAY_US, Log
+from inventory_kit import DAY_US, CheckedStore, Clock, Log
 
 from distinv.errors import InsufficientStock, OutcomeUnknown, UnknownItem
 from distinv.inventory import calls
