@@ -18,7 +18,7 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from distinv.cli.options import Commands, add_json, positive, probability, run_on
+from distinv.cli.options import Commands, add_json, count, positive, probability, run_on
 from distinv.cli.output import print_json, print_table
 from distinv.cli.problems import DONE, REFUSED
 from distinv.errors import DistinvError, InsufficientStock
@@ -37,8 +37,8 @@ _GOODS = {
     "47566": "Party bunting",
     "21730": "Star T-light holder",
 }
-_OPENING = 1_000
-"""Of each sku: less than the orders ask for, so that the last ones are refused."""
+_SCARCE = ("85123A", "22423")
+"""Of these there is less than the orders ask for, so that the last ones are refused."""
 _CALLERS_PER_TILL = 4
 
 
@@ -49,8 +49,8 @@ def add_to(commands: Commands) -> None:
         description="Start real servers on this machine, sell orders from concurrent callers, "
         "kill the leader half-way, and check that nothing was lost or sold twice.",
     )
-    parser.add_argument("--servers", metavar="N", type=int, default=3, help="how many (3)")
-    parser.add_argument("--orders", metavar="N", type=int, default=2_000, help="how many (2000)")
+    parser.add_argument("--servers", metavar="N", type=count, default=3, help="how many (3)")
+    parser.add_argument("--orders", metavar="N", type=count, default=2_000, help="how many (2000)")
     parser.add_argument("--election", metavar="NAME", default="bully", help="bully, ring, …")
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     parser.add_argument("--loss", metavar="P", type=probability, default=0.0)
@@ -138,6 +138,8 @@ class Shop:
         self._servers = servers
         self._timeout = timeout
         self._orders = _make_orders(random, orders)
+        # An order takes five of every third sku on average.
+        self._opening = {sku: orders if sku in _SCARCE else 3 * orders for sku in _GOODS}
         self._half = orders // 2
         self._answers: list[tuple[int, str, bool]] = []
         """(seq, reference, accepted), as the callers heard it."""
@@ -151,9 +153,7 @@ class Shop:
         async with self._servers.client("stockroom") as inventory:
             for sku, name in _GOODS.items():
                 await inventory.put_item(sku, name=name, timeout=self._timeout)
-            await inventory.receive(
-                dict.fromkeys(_GOODS, _OPENING), reference="opening", timeout=self._timeout
-            )
+            await inventory.receive(self._opening, reference="opening", timeout=self._timeout)
 
     async def sell(self, killer: Killer) -> None:
         """Every order once. The second half waits until the leader is killed."""
@@ -172,12 +172,15 @@ class Shop:
                     await killed.wait()
                 await self._order(client, reference, lines)
 
-        async with AsyncExitStack() as stack, anyio.create_task_group() as group:
-            group.start_soon(killer.run, near, half, killed)
-            for number in range(1, self.tills + 1):
-                client = await stack.enter_async_context(self._servers.client(f"till-{number}"))
-                for _ in range(_CALLERS_PER_TILL):
-                    group.start_soon(call, client)
+        async with AsyncExitStack() as stack:
+            tills = [
+                await stack.enter_async_context(self._servers.client(f"till-{number}"))
+                for number in range(1, self.tills + 1)
+            ]
+            async with anyio.create_task_group() as group:
+                group.start_soon(killer.run, near, half, killed)
+                for till in tills * _CALLERS_PER_TILL:
+                    group.start_soon(call, till)
 
     async def _order(self, client: InventoryClient, reference: str, lines: dict[str, int]) -> None:
         try:
@@ -204,7 +207,7 @@ class Shop:
         return problems + await self._read_ledger()
 
     def _replay(self) -> tuple[dict[str, int], list[str]]:
-        stock, problems = dict.fromkeys(_GOODS, _OPENING), []
+        stock, problems = dict(self._opening), []
         seqs = [seq for seq, _, _ in self._answers]
         if len(seqs) != len(set(seqs)):
             problems.append("two orders were given the same seq")
@@ -259,13 +262,11 @@ class Shop:
 
 
 def _make_orders(random: Random, count: int) -> dict[str, dict[str, int]]:
-    """About one and a half times the stock, whatever the count."""
-    skus = tuple(_GOODS)
-    usual = max(1, round(1.5 * _OPENING * len(skus) / (2 * max(1, count))))
+    """One to three lines each, of one to nine pieces, by their reference."""
     orders = {}
-    for number in range(count):
-        lines = random.sample(skus, random.randint(1, 3))
-        orders[f"order-{number + 1}"] = {sku: random.randint(1, 2 * usual - 1) for sku in lines}
+    for number in range(1, count + 1):
+        lines = random.sample(tuple(_GOODS), random.randint(1, 3))
+        orders[f"order-{number}"] = {sku: random.randint(1, 9) for sku in lines}
     return orders
 
 

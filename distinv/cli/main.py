@@ -21,6 +21,15 @@ from distinv.errors import DistinvError
 _COMMANDS = (serve, status, stock, keys, plugins, simulate, demo)
 
 
+class _Version(argparse.Action):
+    """Looking the version up takes a while: only for those who ask."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import distinv
+
+        parser.exit(message=f"distinv {distinv.__version__}\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -29,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 refused by the inventory, 2 wrong usage or set-up, "
         "3 unavailable or outcome unknown.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(commands)

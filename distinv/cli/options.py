@@ -98,6 +98,13 @@ def port(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
 def probability(text: str) -> float:
     number = float(text)
     if not 0 <= number < 1:

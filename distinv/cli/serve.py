@@ -15,6 +15,7 @@ from distinv.cli.options import (
     add_json,
     add_network,
     config_of,
+    count,
     run_on,
     servers_of,
     transport_of,
@@ -44,7 +45,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--name", help="the server's name (the last part of DIR)")
     parser.add_argument(
-        "--expect", metavar="N", type=int, help="wait for N servers before the cluster is born"
+        "--expect", metavar="N", type=count, help="wait for N servers before the cluster is born"
     )
     parser.add_argument("--election", metavar="NAME", default="bully", help="bully, ring, …")
     parser.add_argument("--multicast", metavar="NAME", default="fanout", help="fanout, …")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from distinv.cli.options import Commands, add_json
+from distinv.cli.options import Commands, add_json, count
 from distinv.cli.problems import WRONG
 
 
@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--canary", action="store_true", help="break the core on purpose: a seed must fail"
     )
-    parser.add_argument("--jobs", metavar="J", type=_count, help="processes (one per core)")
+    parser.add_argument("--jobs", metavar="J", type=count, help="processes (one per core)")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -57,10 +57,3 @@ def _seeds(text: str) -> range:
 
 def _seed(text: str) -> range:
     return range(int(text), int(text) + 1)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number

@@ -234,6 +234,8 @@ class Router:
         if server is not None:
             server.heard_from = event.address
             self.heard(server, now)
+            if self._leaderless:
+                self.touch(server.node, now)  # perhaps it has a leader
 
     def on_notice(self, event: Notice, now: int) -> None:
         self._refusals.note(event, now)

@@ -363,7 +363,6 @@ class ClientSession:
         for event in self._endpoint.take_events():
             match event:
                 case LinkReset():
-                    self._surveys.lost(event.peer)
                     self._router.on_link_reset(event, now)
                 case PeerSeen():
                     self._router.on_peer_seen(event, now)

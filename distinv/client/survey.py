@@ -83,12 +83,6 @@ class Surveys:
         if all(node in survey.replies for node in servers):
             self.end(survey)
 
-    def lost(self, node: NodeId) -> None:
-        """The link to a server was reset: ask it again, unless it has replied."""
-        for survey in self._open.values():
-            if node not in survey.replies:
-                survey.asked.pop(node, None)
-
     def on_deadline(self, now: int) -> None:
         for survey in list(self._open.values()):
             if survey.settle_at is None or now < survey.settle_at:

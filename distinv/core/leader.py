@@ -94,6 +94,7 @@ class Leader:
         self._peers: dict[NodeId, Progress] = {
             peer: Progress(Mode.STREAM, node.now, node.now) for peer in node.other_voters()
         }
+        self._leading_since = node.now
         self._heartbeat_at = node.now
         self._queue: list[LogCommand] = []
         self._hand_over: _HandOver | None = None
@@ -384,6 +385,7 @@ class Leader:
         if node.now >= self._heartbeat_at:
             self._beat()
             self._drop_silent_learners()
+            self._maybe_give_way()
         if self._hand_over is not None and node.now >= self._hand_over.until:
             node.tell("the hand-over did not happen: leading on", "warning")
             self._hand_over = None
@@ -434,6 +436,20 @@ class Leader:
         node.tell(f"handing leadership over to {node.name_of(target)}")
         self._hand_over = _HandOver(target, node.now + node.timing.transfer_us)
         self._pursue_hand_over()
+
+    def _maybe_give_way(self) -> None:
+        """With `preempt`: a higher id takes over, in order, once it has everything and is alive."""
+        node = self._node
+        if not node.preempt or self._hand_over is not None or not self.serving:
+            return
+        settled = node.now - self._leading_since > node.timing.suspect_ceiling_us
+        for peer in reversed(node.other_voters()):
+            progress = self._peers[peer]
+            alive = node.now - progress.last_heard < node.timing.suspect_floor_us
+            if peer > node.self_id and settled and alive and progress.mode is Mode.STREAM:
+                self._leading_since = node.now  # not again at once, should it not work out
+                self.transfer_to(peer)
+                return
 
     def _pursue_hand_over(self) -> None:
         node, hand_over = self._node, self._hand_over

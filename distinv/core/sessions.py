@@ -151,12 +151,15 @@ class SessionTable:
             return Admission.EXPIRED
         return Admission.TAKE if number == state.last + 1 else Admission.GAP
 
-    def record(self, session: int, result: bytes, short: bytes) -> None:
-        """The result of the number just taken; `short` is kept when it does not fit."""
+    def has_room(self, session: int, size: int) -> bool:
+        """Whether a result of so many bytes can be kept; a shorter form is recorded else."""
+        taken = self._sessions[session].results_bytes
+        return taken + size <= self._limits.session_results_bytes
+
+    def record(self, session: int, result: bytes) -> None:
+        """The result of the number just taken."""
         state = self._sessions[session]
         state.last += 1
-        if state.results_bytes + len(result) > self._limits.session_results_bytes:
-            result = short
         state.results[state.last] = result
         state.results_bytes += len(result)
         if len(state.results) > self._limits.session_window:

@@ -62,15 +62,16 @@ from distinv.model import (
 )
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen
-class Call(Generic[T]):
+class Call(Generic[T_co]):
     """A checked command, and how its outcome becomes a value of type T."""
 
     operations: tuple[Operation, ...]
     idempotency_key: str | None
-    read: Callable[[Accepted, str | None], T]
+    read: Callable[[Accepted, str | None], T_co]
 
     def encode(self) -> bytes:
         """The command's bytes. Raises TooManyLines when they do not fit one log entry."""
@@ -79,7 +80,7 @@ class Call(Generic[T]):
             raise TooManyLines(f"A command has at most {LIMITS.batch_bytes} bytes.")
         return data
 
-    def value(self, outcome: bytes, key: str | None = None) -> T:
+    def value(self, outcome: bytes, key: str | None = None) -> T_co:
         """The method's value. `key` is what the receipt names when the caller gave no key.
 
         Raises the refusal, with its seq; OutcomeUnknown when it was applied but its answer is
@@ -90,16 +91,16 @@ class Call(Generic[T]):
 
 
 @frozen
-class Ask(Generic[T]):
+class Ask(Generic[T_co]):
     """A checked question, and how its answer becomes a value of type T."""
 
     query: queries.Query
-    read: Callable[[Any], T]
+    read: Callable[[Any], T_co]
 
     def encode(self) -> bytes:
         return queries.encode_query(self.query)
 
-    def value(self, answer: bytes) -> T:
+    def value(self, answer: bytes) -> T_co:
         """The method's value. Raises NotFound and InvalidRequest, without a seq."""
         decoded = queries.decode_answer(answer)
         if isinstance(decoded, queries.Failure):

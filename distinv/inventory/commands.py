@@ -342,9 +342,12 @@ def parse_session_key(key: str) -> tuple[int, int] | None:
 
 
 def _check_about(about: About, limits: Limits) -> None:
-    check_text("A reason", about.reason, limits.reason_chars)
-    check_text("A reference", about.reference, limits.reference_chars)
-    check_text("A note", about.note, limits.note_chars)
+    if about.reason:
+        check_text("A reason", about.reason, limits.reason_chars)
+    if about.reference:
+        check_text("A reference", about.reference, limits.reference_chars)
+    if about.note:
+        check_text("A note", about.note, limits.note_chars)
     at = about.occurred_at_us
     if at is not None and not -(2**63) <= at < 2**63:
         raise InvalidRequest("occurred_at is out of range.")
@@ -359,9 +362,15 @@ def _check_lines(operation: Receive | Ship | Adjust | Transfer, limits: Limits) 
         )
     transfer = isinstance(operation, Transfer)
     check = check_delta if isinstance(operation, Adjust) else check_quantity
+    chars, most = limits.sku_chars, limits.quantity_max
     for line in operation.lines:
-        check_sku(line.sku, limits)
-        check(line.quantity, limits)
+        sku, quantity = line.sku, line.quantity
+        # What nearly every line is like is told here, without a call.
+        plain = type(sku) is str and sku.isascii() and 0 < len(sku) <= chars and "\0" not in sku
+        if not plain:
+            check_sku(sku, limits)
+        if type(quantity) is not int or not 1 <= quantity <= most:
+            check(quantity, limits)
         if line.location is not None:
             if transfer:
                 raise InvalidLocation("The lines of a transfer name no location of their own.")

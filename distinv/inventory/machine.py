@@ -29,6 +29,7 @@ from distinv.inventory.commands import (
     Command,
     Detail,
     OriginalSeq,
+    Outcome,
     Refused,
     Trimmed,
     Voided,
@@ -40,7 +41,14 @@ from distinv.inventory.digest import digest_of, stock_by_sku
 from distinv.inventory.history import accepted_again, read_record
 from distinv.inventory.keys import KeyRow, KeyTable, payload_hash
 from distinv.inventory.operations import Refusal, Work
-from distinv.inventory.queries import Failure, decode_query_untrusted, encode_answer
+from distinv.inventory.queries import (
+    AskDigest,
+    DigestValue,
+    Failure,
+    decode_query_untrusted,
+    encode_answer,
+    encode_query,
+)
 from distinv.inventory.reading import Reader
 from distinv.inventory.schema import MEMORY, FileLock, open_database, open_reader
 from distinv.inventory.tables import Tables
@@ -83,6 +91,7 @@ class StoreState(msgspec.Struct, frozen=True, array_like=True):
 _BLANK = StoreState(0, NO_BALLOT, NO_HASH, 0, 0, 0, bytes(16))
 _encode = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(StoreState).decode
+_DIGEST_QUESTION = encode_query(AskDigest())
 
 
 class StateMachine:
@@ -163,30 +172,28 @@ class StateMachine:
         if admission is Admission.TAKE:
             state = self._sessions.get(session)
             assert state is not None
-            if command.command:
-                result, short = self._apply_command(command.command, state.name)
-            else:
-                result = short = encode_outcome(Voided(self.time_us))
-            self._sessions.record(session, result, short)
+            outcome: Outcome = (
+                self._apply_command(command.command, state.name)
+                if command.command
+                else Voided(self.time_us)
+            )
+            result = encode_outcome(outcome)
+            if len(result) > self.limits.session_results_bytes:
+                result = _short(outcome)  # a list of levels may outgrow any message
+            fits = self._sessions.has_room(session, len(result))
+            self._sessions.record(session, result if fits else _short(outcome))
             return Applied(session, number, 0, result, "result")
         if admission is Admission.DUPLICATE:
             result = self.result(session, number) or b""
             return Applied(session, number, 0, result, "result" if result else "dropped")
         return Applied(session, number, 0, b"", admission.value)
 
-    def _apply_command(self, data: bytes, actor: str) -> tuple[bytes, bytes]:
-        """The encoded outcome of one inventory command, and its short form."""
+    def _apply_command(self, data: bytes, actor: str) -> Accepted | Refused:
         try:
             command = decode_command_untrusted(data, self.limits)
         except InvalidRequest as error:
-            outcome: Accepted | Refused = self._refused(error.code, str(error))
-        else:
-            outcome = self._execute(command, actor)
-        code = outcome.code if isinstance(outcome, Refused) else ""
-        replayed = isinstance(outcome, Accepted) and outcome.replayed
-        short = encode_outcome(Trimmed(outcome.seq, outcome.time_us, code, replayed))
-        result = encode_outcome(outcome)
-        return (result if len(result) <= self.limits.session_results_bytes else short), short
+            return self._refused(error.code, str(error))
+        return self._execute(command, actor)
 
     def _execute(self, command: Command, actor: str) -> Accepted | Refused:
         digest = b""
@@ -317,6 +324,20 @@ class StateMachine:
         path = self.path
         return lambda: _read_digest(path)
 
+    def takes_long(self, data: bytes) -> bool:
+        """Whether an encoded question reads the whole store: then ask `long_reader`."""
+        return data == _DIGEST_QUESTION
+
+    def long_reader(self, data: bytes) -> Callable[[], bytes]:
+        """What `query` would answer to a question that takes long: see `digest_reader`."""
+        reader = self.digest_reader()
+
+        def answer() -> bytes:
+            digest = reader()
+            return encode_answer(DigestValue(digest.seq, digest.value))
+
+        return answer
+
     def state_digest(self) -> str:
         """What servers compare at equal positions: 32 hex digits.
 
@@ -340,9 +361,10 @@ class StateMachine:
     def flush(self) -> None:
         """End the transaction: everything applied so far, and its place in the log, together."""
         with self._guard():
-            self._write()
-            self._database.execute("COMMIT")
-            self._tables.trim()
+            if self._database.in_transaction:
+                self._write()
+                self._tables.trim()
+                self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Flush and close. Closing twice is allowed."""
@@ -414,6 +436,16 @@ class StateMachine:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _short(outcome: Outcome) -> bytes:
+    """What is kept of an outcome that does not fit: its seq and code."""
+    match outcome:
+        case Accepted(seq=seq, time_us=time_us, replayed=replayed):
+            return encode_outcome(Trimmed(seq, time_us, "", replayed))
+        case Refused(seq=seq, time_us=time_us, code=code):
+            return encode_outcome(Trimmed(seq, time_us, code))
+    return encode_outcome(outcome)
 
 
 def _commands_of(entry: Entry) -> tuple[LogCommand, ...]:

@@ -19,7 +19,7 @@ from types import TracebackType
 
 import anyio
 import anyio.to_thread
-from attrs import frozen
+from attrs import asdict, frozen
 
 from distinv.config import Config, lan
 from distinv.core.leader import Leader
@@ -43,6 +43,7 @@ from distinv.runtime.settings import (
 )
 from distinv.server.engine import Engine, Settings
 from distinv.storage.api import Recovered, Storage, StorageContext, StorageFactory
+from distinv.storage.failures import disk_failure
 from distinv.transport.api import Address, Transport, TransportContext, TransportFactory
 from distinv.wire.endpoint import Endpoint
 from distinv.wire.messages import StatusReply
@@ -158,15 +159,17 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """See `stop`. Raises the server's failure, if nobody has been told of it yet."""
+        """See `stop`. Raises the server's failure, if nobody has been told of it yet.
+
+        What the body raised is its own affair: it goes on as it is, and in no group.
+        """
         try:
             with anyio.CancelScope(shield=True):
                 await self.stop()
         finally:
-            await self._stack.__aexit__(kind, error, traceback)
-        failure = self._require_driver().failure
-        if failure is not None and not self._failure_raised and error is None:
-            raise failure
+            await self._stack.aclose()
+        if error is None and not self._failure_raised:
+            self._raise_failure()
 
     async def ready(self) -> None:
         """Wait until there is a leader and, when it is this server, until it serves."""
@@ -188,7 +191,8 @@ class Cluster:
             await driver.ended.wait()
             return
         self._stopping = True
-        if self.is_leader and await self._hand_over(None):
+        others = self._engine.node.other_voters()
+        if self.is_leader and others and await self._hand_over(None):
             self._audience.say("has handed leadership over and stops")
         else:
             self._audience.say("stops")
@@ -229,7 +233,7 @@ class Cluster:
     @property
     def is_leader(self) -> bool:
         """This server leads and serves."""
-        return self._engine.node.serving
+        return not self._require_driver().ended.is_set() and self._engine.node.serving
 
     @property
     def stopping(self) -> bool:
@@ -238,12 +242,18 @@ class Cluster:
 
     @property
     def leader(self) -> NodeId | None:
-        """The leader, as far as this server knows."""
-        return self._engine.node.leader
+        """The leader, as far as this server knows; None once it has stopped."""
+        return None if self._require_driver().ended.is_set() else self._engine.node.leader
 
     def status(self) -> StatusReply:
         """This server in the words of `distinv status`."""
         return self._engine.status()
+
+    def counters(self) -> dict[str, int]:
+        """Counts since the start: datagrams, repairs, what was dropped and why."""
+        driver, endpoint = self._require_driver(), self._engine.endpoint
+        dropped = {f"dropped: {reason}": count for reason, count in endpoint.dropped.items()}
+        return asdict(endpoint.stats) | dropped | {"dropped: inbox full": driver.overflowed}
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -286,12 +296,17 @@ class Cluster:
             self._audience.say("the last write before the stop was torn, and is dropped")
 
     def _open_store(self) -> StateMachine:
-        path = ":memory:" if self._in_memory else str(self._data_dir / STORE_FILE)
-        return StateMachine(path, self._config.limits)
+        if self._in_memory:
+            return StateMachine(limits=self._config.limits)
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_failure(self._data_dir, error) from error
+        return StateMachine(str(self._data_dir / STORE_FILE), self._config.limits)
 
     async def _open_network(self, stack: AsyncExitStack, door: Door) -> tuple[Transport, Discovery]:
         transport = await self._factories.transport(TransportContext(door.network, server=True))
-        stack.push_async_callback(transport.aclose)
+        stack.push_async_callback(_close_shielded, transport)
         discovery = await self._factories.discovery(
             DiscoveryContext(
                 network=door.network,
@@ -300,7 +315,7 @@ class Cluster:
                 server=True,
             )
         )
-        stack.push_async_callback(discovery.aclose)
+        stack.push_async_callback(_close_shielded, discovery)
         return transport, discovery
 
     def _make_engine(
@@ -352,8 +367,7 @@ class Cluster:
         return self._require_driver().engine
 
     def _is_ready(self) -> bool:
-        node = self._engine.node
-        return node.leader is not None and (node.serving or node.leader != node.self_id)
+        return self.is_leader or self.leader not in (None, self.node_id)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         driver = self._require_driver()
@@ -389,6 +403,11 @@ class Cluster:
                 return voter
         choices = ", ".join(sorted(names)) or "there is none"
         raise ConfigError(f"{target!r} is no other voter of this cluster; choose one of: {choices}")
+
+
+async def _close_shielded(resource: Transport | Discovery) -> None:
+    with anyio.CancelScope(shield=True):
+        await resource.aclose()
 
 
 def _label_of(election: str | ElectionFactory) -> str:

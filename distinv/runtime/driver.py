@@ -27,6 +27,7 @@ from distinv.errors import DistinvError, StorageError
 from distinv.runtime.observers import Audience, Progress
 from distinv.runtime.storage_thread import StorageThread
 from distinv.server.engine import Engine, Turn
+from distinv.server.errands import Errand
 from distinv.storage.api import Storage
 from distinv.transport.api import Address, Datagram, Transport
 
@@ -191,6 +192,11 @@ class Driver:
         finally:
             del self._probing[peer]
 
+    async def _run_errand(self, errand: Errand) -> None:
+        result = await anyio.to_thread.run_sync(errand.run)
+        errand.finish(result, monotonic_us())
+        self._wake.set()
+
     # --- turns ----------------------------------------------------------------------------------
 
     async def _take_turns(self, group: TaskGroup) -> None:
@@ -202,6 +208,7 @@ class Driver:
             else:
                 rest = self._sleep
             await rest()
+        self._carry_out(self._turn(), group)  # what is still to be said
 
     async def _sleep(self) -> None:
         """Until somebody wakes the owner, or something is due."""
@@ -262,6 +269,8 @@ class Driver:
             if peer not in self._probing and len(self._probing) < self._limits.servers_max:
                 self._probing[peer] = None
                 group.start_soon(self._probe, peer, address)
+        for errand in turn.errands:
+            group.start_soon(self._run_errand, errand)
         self._tell(turn)
         times = (self.engine.deadline(), self._flush_at)
         self._deadline = min(time for time in times if time is not None)

@@ -31,8 +31,9 @@ from distinv.multicast.api import (
     MulticastFactory,
     Unicast,
 )
+from distinv.server.errands import Errand, Errands
 from distinv.server.front import CheckCommand, Front, Situation
-from distinv.server.machine import Machine
+from distinv.server.machine import Digest, Machine
 from distinv.storage.api import Recovered
 from distinv.transport.api import Address
 from distinv.wire import messages
@@ -49,6 +50,7 @@ class Turn:
     datagrams: list[tuple[Address, bytes]]
     probes: list[tuple[NodeId, Address]]
     lines: list[events.Tell]
+    errands: list[Errand]
 
 
 @define
@@ -91,7 +93,8 @@ class Engine:
         self._random = random
         timing, limits = config.timing, config.limits
         self._multicast = multicast(MulticastContext(self_id, random, timing, limits))
-        self.front = Front(machine, check_command, limits)
+        self._errands = Errands(limits.pending_reads)
+        self.front = Front(machine, check_command, limits, self._errands)
         self.node = Node(
             self_id=self_id,
             server_name=settings.server_name,
@@ -183,9 +186,13 @@ class Engine:
         for client, message in self.front.take_messages():
             self._send(client, message, now)
         self._heed_endpoint(now)
-        turn = Turn(write, self.endpoint.flush(now), self._probes, self._lines)
+        errands = self._errands.take(self._start_errand)
+        turn = Turn(write, self.endpoint.flush(now), self._probes, self._lines, errands)
         self._probes, self._lines = [], []
         return turn
+
+    def _start_errand(self, kind: bytes) -> Callable[[], Any]:
+        return self.machine.long_reader(kind) if kind else self.machine.digest_reader()
 
     # --- apply --------------------------------------------------------------------------------
 
@@ -313,7 +320,12 @@ class Engine:
         self._send(client, pong, now)
 
     def _on_status(self, client: NodeId, message: messages.StatusRequest, now: int) -> None:
-        self._send(client, self.status(message.number), now)
+        """The inventory digest takes long: the answer waits for it."""
+
+        def answer(digest: Digest, now: int) -> None:
+            self._send(client, self.status(message.number, digest), now)
+
+        self._errands.ask(_DIGEST, answer)
 
     def _look(self) -> None:
         """Show the front how things stand."""
@@ -482,8 +494,8 @@ class Engine:
             self._pushed = pushed
             self.front.push(pushed)
 
-    def status(self, number: int = 0) -> messages.StatusReply:
-        """This server in the words of `distinv status`."""
+    def status(self, number: int = 0, digest: Digest | None = None) -> messages.StatusReply:
+        """This server in the words of `distinv status`; with a digest, at that digest's seq."""
         node, machine = self.node, self.machine
         return messages.StatusReply(
             number,
@@ -497,14 +509,17 @@ class Engine:
             node.log.last_index,
             node.commit,
             machine.position.index,
-            machine.seq,
+            machine.seq if digest is None else digest.seq,
             machine.state_digest(),
-            "",
+            "" if digest is None else digest.value,
             self.settings.election_label,
             self.servers(),
             len(self.front.clients),
         )
 
+
+_DIGEST = b""
+"""The kind of errand behind a status."""
 
 _CLIENT_MESSAGES: dict[type, Any] = {
     messages.OpenSession: Engine._on_client_open,

@@ -14,6 +14,7 @@ from attrs import define, frozen
 from distinv.config import Limits
 from distinv.entry import NodeId
 from distinv.errors import InvalidRequest
+from distinv.server.errands import Errands
 from distinv.server.machine import Applied, Machine
 from distinv.wire.messages import (
     Answer,
@@ -65,10 +66,13 @@ class _Waiter:
 class Front:
     """One server's dealings with its clients."""
 
-    def __init__(self, machine: Machine, check_command: CheckCommand, limits: Limits) -> None:
+    def __init__(
+        self, machine: Machine, check_command: CheckCommand, limits: Limits, errands: Errands
+    ) -> None:
         self._machine = machine
         self._check_command = check_command
         self._limits = limits
+        self._errands = errands
         self._clients: dict[NodeId, int] = {}
         """Who is connected, and when it last spoke."""
         self._waiting: dict[tuple[int, int], _Waiter] = {}
@@ -324,5 +328,17 @@ class Front:
         self._out.append((client, message))
 
     def _answer(self, read: _Read) -> None:
+        if self._machine.takes_long(read.query.query):
+            self._answer_later(read)
+            return
         result = self._machine.query(read.query.query)
         self._out.append((read.client, Answer(read.query.number, result)))
+
+    def _answer_later(self, read: _Read) -> None:
+        client, number = read.client, read.query.number
+
+        def answer(result: bytes, now: int) -> None:
+            self._out.append((client, Answer(number, result)))
+
+        if not self._errands.ask(read.query.query, answer):
+            self._fail(client, read.query, "overloaded")

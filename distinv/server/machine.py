@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from distinv.entry import Entry, Position
@@ -28,6 +28,15 @@ class Applied(Protocol):
         ...
 
 
+class Digest(Protocol):
+    """The fingerprint of what users see."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def value(self) -> str: ...
+
+
 class Machine(Protocol):
     """A deterministic function of the committed log."""
 
@@ -40,6 +49,18 @@ class Machine(Protocol):
     def result(self, session: int, number: int) -> bytes | None: ...
     def session_of_nonce(self, nonce: int) -> int | None: ...
     def query(self, data: bytes) -> bytes: ...
+    def takes_long(self, data: bytes) -> bool:
+        """Whether to have a question answered by `long_reader`, not by `query`."""
+        ...
+
+    def long_reader(self, data: bytes) -> Callable[[], bytes]:
+        """What answers a question that takes long, in any thread, from this state or a later."""
+        ...
+
+    def digest_reader(self) -> Callable[[], Digest]:
+        """What computes the fingerprint, in any thread, of this state or a later one."""
+        ...
+
     def flush(self) -> None: ...
     def state_digest(self) -> str: ...
     def close(self) -> None: ...

@@ -109,7 +109,9 @@ class History:
         """A linearizable read: current as of `seq`, which is not before the read began."""
         self.reads += 1
         if seq < floor:
-            raise SafetyViolation(f"{client} read a state of seq {seq}, {floor} was answered before")
+            raise SafetyViolation(
+                f"{client} read a state of seq {seq}, {floor} was answered before"
+            )
         if seq > self.model.seq:
             raise SafetyViolation(f"{client} read seq {seq}, which is not committed")
         truth = self.model.on_hand_at(level, seq)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _POLL_S = 0.02
 _PATIENCE_S = 30.0
 """A start on a busy machine, an election and a catch-up take seconds; more is a fault."""
+_PORTS = range(12_000, 32_000)
+"""Below what systems give to clients (from 32,768 or 49,152 on)."""
 _STOP_S = 5.0
 """How long a server may take to hand leadership over and stop, before it is killed."""
 
@@ -69,7 +71,7 @@ class ServerStatus:
     """The inventory digest at `seq`."""
     state_digest: str
     applied: int
-    """The log index of everything said here."""
+    """The log index of `state_digest`; `seq` and `digest` may be from a moment before."""
     term: int
 
 
@@ -225,7 +227,7 @@ class ServerProcesses:
         self._beacon_port = _free_port()
         self._count = count
         self._arguments = (
-            *("--cluster", self.cluster, "--expect", str(count), "--bind", "127.0.0.1:0"),
+            *("--cluster", self.cluster, "--expect", str(count)),
             *("--beacon-port", str(self._beacon_port), "--election", election),
             *("--multicast", multicast, "--backend", backend, "--log-level", log_level),
             *("--json", "--until-stdin-closes"),
@@ -245,7 +247,10 @@ class ServerProcesses:
             command += ["--key", str(_write_key(directory, self.key))]
         self.servers = tuple(
             ServerProcess(
-                f"server-{number}", directory, [*command, *self._faults(number)], _environment()
+                f"server-{number}",
+                directory,
+                [*command, "--bind", f"127.0.0.1:{_free_port()}", *self._faults(number)],
+                _environment(),
             )
             for number in range(1, self._count + 1)
         )
@@ -360,7 +365,8 @@ class ServerProcesses:
 
         async def look() -> bool:
             found.append(await self.statuses(timeout))
-            return len({status.applied for status in found[-1]}) == 1
+            # A digest is computed aside: meanwhile the server goes on, and `seq` stays behind.
+            return len({(status.applied, status.seq) for status in found[-1]}) == 1
 
         await _wait_until(look, timeout, "the servers do not come to the same log index")
         return found[-1]
@@ -401,11 +407,20 @@ class ServerProcesses:
 
 
 def _free_port() -> int:
-    """A UDP port that nobody has; the beacons of one cluster meet there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A UDP port of this machine that nobody has.
+
+    Not one that the system gives to whoever asks for any: a server that is restarted must find
+    its port free.
+    """
+    for _ in range(1_000):
+        port = secrets.choice(_PORTS)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise ServerFailed("no UDP port is free on this machine")
 
 
 def _environment() -> dict[str, str]:

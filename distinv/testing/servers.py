@@ -140,6 +140,9 @@ class SimServer(Process):
             self._write(turn.write.ticket, turn.write.records)
         for target, data in turn.datagrams:
             world.send(self.address, target, data)
+        for errand in turn.errands:
+            errand.finish(errand.run(), world.now)
+            self.wake(world.now + 10)
         for peer, address in turn.probes:
             if world.nobody_at(address):
                 world.after(400, self._refused, self._life, peer)

@@ -165,8 +165,8 @@ class Endpoint:
         """A datagram for this process, from a process that says it is `peer`."""
         self._touch(peer)
         hello = _hello_of(chunks)
-        if hello is not None:
-            self._meet(peer, hello, header, address, now)
+        if hello is not None and self._meet(peer, hello, header, address, now) is Meeting.TWIN:
+            return []
         known = peer.boot == header.sender_boot
         if not known:
             peer.offer(address, header.sender_boot, now)
@@ -198,7 +198,9 @@ class Endpoint:
             if isinstance(chunk, Unordered)
         ]
 
-    def _meet(self, peer: Peer, hello: Hello, header: Header, address: Address, now: int) -> None:
+    def _meet(
+        self, peer: Peer, hello: Hello, header: Header, address: Address, now: int
+    ) -> Meeting:
         names_us = header.receiver_boot == self._boot
         boot = header.sender_boot
         if peer.address is None:
@@ -206,7 +208,7 @@ class Endpoint:
         meeting = peer.handshake.on_hello(hello, boot, header.counter, names_us)
         if meeting is Meeting.TWIN:
             self._notice("same_id", address, _SAME_ID, now)
-            return
+            return meeting
         if meeting is Meeting.RESTARTED:
             self._drop_links(peer, "restarted")
         elif meeting is Meeting.FORGOTTEN:
@@ -216,8 +218,9 @@ class Endpoint:
             self._heard(peer, now)
             if peer.id != self._id:
                 self._events.append(PeerSeen(peer.id, address))
-        if hello.wants_answer or boot != peer.boot:
+        if hello.wants_answer:
             peer.greet(address, boot, hello.challenge)
+        return meeting
 
     # --- other keys -------------------------------------------------------------------------
 
@@ -241,9 +244,9 @@ class Endpoint:
     def _take_wrong_key_untrusted(
         self, data: bytes, header: Header, address: Address, now: int
     ) -> list[Incoming]:
-        """Never answered. It repeats our boot and a counter, which a stranger cannot know."""
+        """Never answered. It repeats our boot, which only those know who received from us."""
         _CLEAR.open_untrusted(0, 0, data[:HEADER_BYTES], data[HEADER_BYTES:])
-        asked = header.receiver_boot == self._boot and header.counter <= self._counter
+        asked = header.receiver_boot == self._boot
         if not asked or header.fingerprint == self._seal.fingerprint:
             raise BadDatagram("wrong key unasked")
         self._notice("wrong_key", address, self._key_detail(header.fingerprint), now)

@@ -55,7 +55,13 @@ class Shop:
     def __init__(self) -> None:
         self.network = MemoryNetwork()
         self.gates: list[Gate] = []
-        timing = evolve(lan().timing, client_denied_us=5 * MILLISECOND)
+        timing = evolve(
+            lan().timing,
+            client_denied_us=5 * MILLISECOND,
+            discovery_window_us=5 * MILLISECOND,
+            beacon_unjoined_us=5 * MILLISECOND,
+            watchdog_us=5 * MILLISECOND,
+        )
         self.config: Config = evolve(lan(), timing=timing)
 
     @asynccontextmanager
@@ -67,6 +73,7 @@ class Shop:
             storage="memory",
             transport=self.network.open_transport,
             discovery=self.network.open_discovery,
+            config=self.config,
             **settings,
         )
         async with cluster:

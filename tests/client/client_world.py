@@ -7,7 +7,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from distinv.client.calls import Completion
 from distinv.client.session import ClientSession
@@ -105,6 +105,7 @@ class FakeServer:
         self.node = NodeId(number)
         self.name = f"server-{number}"
         self.address: Address = (f"10.0.0.{number}", 4747)
+        self.cluster_id = CLUSTER_ID
         self.alive = True
         self.intercept: Intercept | None = None
         self.heard: list[Message] = []
@@ -125,7 +126,7 @@ class FakeServer:
             timing=world.timing,
             limits=world.limits,
             payload_bytes=1_200,
-            cluster_id=CLUSTER_ID,
+            cluster_id=self.cluster_id,
         )
 
     def said(self, kind: type) -> list[Message]:
@@ -137,13 +138,13 @@ class FakeServer:
         else:
             self.endpoint.send(peer, encode(message), self.world.now)
 
-    def push_servers(self) -> None:
+    def push_servers(self, term: int) -> None:
         world = self.world
         infos = tuple(
             ServerInfo(server.node, server.name, server.address, "follower", 0)
-            for server in world.servers
+            for server in world.members
         )
-        ballot = Ballot(world.log.ballot, world.leader or 0)
+        ballot = Ballot(term, world.leader or 0)
         for client in self.clients:
             self.send(client, Servers(world.leader or 0, ballot, infos))
 
@@ -172,7 +173,7 @@ class FakeServer:
         leader = world.leader or 0
         address = world.by_node[leader].address if leader else None
         ballot = Ballot(world.log.ballot, leader)
-        return Beacon(CLUSTER, CLUSTER_ID, self.name, leader, address, ballot, 1, 0, ())
+        return Beacon(CLUSTER, self.cluster_id, self.name, leader, address, ballot, 1, 0, ())
 
     def handle(self, peer: NodeId, message: Message) -> None:
         world = self.world
@@ -266,6 +267,8 @@ class World:
         self.sent = 0
         self._flying: list[tuple[int, int, Address, bytes, Address]] = []
         self.servers = [FakeServer(self, number + 1, key) for number in range(servers)]
+        self.members = list(self.servers)
+        """What the server list that is pushed holds."""
         self.by_node: dict[int, FakeServer] = {server.node: server for server in self.servers}
         self.by_address = {server.address: server for server in self.servers}
         self.leader: int | None = 1
@@ -302,19 +305,29 @@ class World:
         deadline = self.now + int(seconds * SECOND)
         return self.client.query(query, self.now, deadline, linearizable=linearizable)
 
+    def move_to_cluster(self, number: int, cluster_id: int) -> None:
+        """The server belongs to another cluster of the same name."""
+        self.by_node[number].cluster_id = cluster_id
+        self.restart(number)
+
     def lead(self, number: int | None, *, push: bool = True) -> None:
         self.leader = number
         self.log.ballot += 1
         for server in self.servers if push else ():
             if server.alive:
-                server.push_servers()
+                server.push_servers(self.log.ballot)
 
     def crash(self, number: int) -> None:
         self.by_node[number].alive = False
 
-    def restart(self, number: int) -> None:
-        self.by_node[number].alive = True
-        self.by_node[number].start()
+    def restart(self, number: int, address: Address | None = None) -> None:
+        server = self.by_node[number]
+        if address is not None:
+            del self.by_address[server.address]
+            server.address = address
+            self.by_address[address] = server
+        server.alive = True
+        server.start()
 
     def run_for(self, duration_us: int) -> None:
         end = self.now + duration_us
@@ -349,12 +362,13 @@ class World:
             assert completion.call not in self.completions, "a call ended twice"
             self.completions[completion.call] = completion
         for address in self.client.probes():
-            if self.refusing and not self.by_address[address].alive:
+            server = self.by_address.get(address)
+            if self.refusing and (server is None or not server.alive):
                 self.client.on_refused(address, self.now)
         self._post(self.client.flush(self.now), CLIENT_ADDRESS)
-        for server in self.servers:
-            if server.alive:
-                self._post(server.endpoint.flush(self.now), server.address)
+        for each in self.servers:
+            if each.alive:
+                self._post(each.endpoint.flush(self.now), each.address)
 
     def _post(self, datagrams: list[tuple[Address, bytes]], source: Address) -> None:
         for target, data in datagrams:
@@ -393,8 +407,4 @@ class World:
                 server.take_events()
 
 
-def patient(**changes: int) -> Timing:
-    return evolve(Timing(), **changes)
-
-
-__all__ = ["MILLISECOND", "SECOND", "VOID", "FakeServer", "World", "patient"]
+__all__ = ["CLIENT_ADDRESS", "MILLISECOND", "SECOND", "VOID", "FakeServer", "Intercept", "World"]

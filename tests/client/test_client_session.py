@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from attrs import evolve
-from client_world import MILLISECOND, SECOND, VOID, FakeServer, World
+from client_world import CLIENT_ADDRESS, MILLISECOND, SECOND, VOID, FakeServer, Intercept, World
 
 from distinv.config import Limits
-from distinv.entry import NodeId
+from distinv.entry import Ballot, NodeId
 from distinv.errors import (
     InvalidRequest,
     NoLeader,
@@ -18,7 +18,9 @@ from distinv.errors import (
     PermissionDenied,
 )
 from distinv.inventory.commands import session_key
+from distinv.wire.codec import encode
 from distinv.wire.messages import (
+    Beacon,
     EndSession,
     Message,
     NotTaken,
@@ -39,6 +41,35 @@ def requests(server: FakeServer) -> list[Request]:
 
 def numbers(server: FakeServer) -> list[tuple[int, int, bytes]]:
     return [(each.number, each.copy, each.command) for each in requests(server)]
+
+
+def swallow(server: FakeServer, peer: NodeId, message: Message) -> bool:
+    """Takes every command and never answers."""
+    return isinstance(message, Request)
+
+
+def serving(number: int) -> Intercept:
+    """The server works as if it led, whoever is named."""
+
+    def serve(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        world = server.world
+        if isinstance(message, Ping):
+            return False
+        named, world.leader = world.leader, number
+        server.handle(peer, message)
+        world.leader = named
+        return True
+
+    return serve
+
+
+def leaderless(server: FakeServer, peer: NodeId, message: Message) -> bool:
+    """The server lives, but in a minority: it knows no leader."""
+    world = server.world
+    named, world.leader = world.leader, None
+    server.handle(peer, message)
+    world.leader = named
+    return True
 
 
 # --- the normal case --------------------------------------------------------------------------
@@ -86,7 +117,7 @@ def test_commands_are_a_stream_within_the_window() -> None:
 def test_bytes_under_way_are_bounded() -> None:
     world = World(limits=Limits(client_window_bytes=10_000))
     server = world.servers[0]
-    server.intercept = lambda server, peer, message: isinstance(message, Request)
+    server.intercept = swallow
     for _ in range(9):
         world.submit(bytes(4_000))
     world.run_for(100 * MILLISECOND)
@@ -150,6 +181,9 @@ def test_looking_for_servers_becomes_rare_and_a_call_wakes_it() -> None:
     before = world.sent
     world.run_for(60 * SECOND)
     assert world.sent - before <= 25
+    before = world.sent
+    world.run_until(lambda: world.sent > before, world.now + 10 * SECOND)
+    world.run_for(150 * MILLISECOND)
     world.restart(1)
     began = world.now
     world.answer(world.submit(b"a"))
@@ -186,6 +220,31 @@ def test_a_new_leader_ends_the_waiting_at_once() -> None:
     assert world.now - began < world.timing.heartbeat_us
 
 
+def test_a_home_that_becomes_the_leader_ends_the_waiting_at_once() -> None:
+    world = World()
+    world.leader = None
+    call = world.submit(b"a")
+    world.run_for(3 * SECOND)
+    world.lead(1)
+    began = world.now
+    world.answer(call)
+    assert world.now - began < world.timing.heartbeat_us
+
+
+def test_a_leader_of_a_new_ballot_is_sent_everything_again() -> None:
+    """It may have forgotten what it took before."""
+    world = World()
+    world.answer(world.submit(b"0"))
+    world.servers[0].intercept = swallow
+    call = world.submit(b"a")
+    world.run_for(20 * MILLISECOND)
+    world.servers[0].intercept = None
+    world.lead(1)
+    began = world.now
+    world.answer(call)
+    assert world.now - began < world.timing.heartbeat_us
+
+
 def test_a_leader_out_of_quorum_is_no_quorum() -> None:
     world = World()
 
@@ -202,15 +261,7 @@ def test_a_leader_out_of_quorum_is_no_quorum() -> None:
 def test_the_home_that_lost_its_leader_is_left_for_one_that_has_one() -> None:
     world = World(3)
     world.answer(world.submit(b"a"))
-
-    def cut_off(server: FakeServer, peer: NodeId, message: Message) -> bool:
-        """Server 1 lives, but in a minority: it knows no leader."""
-        world.leader, leader = None, world.leader
-        server.handle(peer, message)
-        world.leader = leader
-        return True
-
-    world.servers[0].intercept = cut_off
+    world.servers[0].intercept = leaderless
     world.lead(2, push=False)
     began = world.now
     (end,) = world.answer(world.submit(b"b"))
@@ -250,7 +301,7 @@ def test_a_silent_server_is_left_after_the_silence() -> None:
 def test_all_unanswered_commands_go_to_the_new_leader_in_order() -> None:
     world = World(3)
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     calls = [world.submit(b"%d" % number) for number in range(1, 6)]
     world.run_for(20 * MILLISECOND)
     world.lead(2)
@@ -283,25 +334,85 @@ def test_a_leader_that_only_its_followers_reach_is_named_but_not_waited_for() ->
     """The client stays with a server that answers."""
     world = World(2)
     world.cut.add(world.servers[0].address)
-    answers = []
-
-    def forward(server: FakeServer, peer: NodeId, message: Message) -> bool:
-        world.leader = 2
-        server.handle(peer, message)
-        world.leader = 1
-        answers.append(message)
-        return True
-
-    world.servers[1].intercept = forward
+    world.servers[1].intercept = serving(2)
     (end,) = world.answer(world.submit(b"a"))
     assert end.value == b"ok:a"
     assert world.client.home == NodeId(2)
 
 
+def test_what_a_new_leader_out_of_reach_may_have_missed_is_sent_again() -> None:
+    """The home stays the home, but what it passed on to the old leader is lost."""
+    world = World(2)
+    world.answer(world.submit(b"0"))
+    world.cut.add(world.servers[0].address)
+    world.servers[1].intercept = serving(2)
+    world.answer(world.submit(b"1"))
+    world.servers[1].intercept = swallow
+    call = world.submit(b"2")
+    world.run_for(20 * MILLISECOND)
+    world.servers[1].intercept = serving(2)
+    world.log.ballot += 1
+    world.servers[1].push_servers(world.log.ballot)
+    began = world.now
+    world.answer(call)
+    assert world.now - began < world.timing.client_ping_us + 10 * MILLISECOND
+
+
+def test_a_home_without_a_leader_is_left_before_it_is_silent() -> None:
+    """It took the command, lost its leader, and says so when it is asked whether it lives."""
+    world = World(2)
+    world.answer(world.submit(b"0"))
+
+    def lost(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        return isinstance(message, Request) or leaderless(server, peer, message)
+
+    world.servers[0].intercept = lost
+    world.lead(2, push=False)
+    began = world.now
+    world.answer(world.submit(b"1"))
+    assert world.now - began < 2 * world.timing.client_ping_us
+
+
+def test_a_leader_within_reach_again_is_gone_back_to() -> None:
+    world = World(2)
+    world.cut.add(world.servers[0].address)
+    world.servers[1].intercept = serving(2)
+    world.answer(world.submit(b"0"))
+    world.run_for(SECOND)
+    world.cut.clear()
+    world.servers[1].intercept = leaderless
+    began = world.now
+    world.answer(world.submit(b"1"))
+    assert world.client.home == NodeId(1)
+    assert world.now - began < world.timing.heartbeat_us
+
+
+def test_what_was_queued_for_a_lost_server_is_not_sent_beside_its_copies() -> None:
+    world = World()
+    world.answer(world.submit(b"0"))
+    world.cut.add(world.servers[0].address)
+    call = world.submit(b"a")
+    world.run_for(2 * SECOND)
+    world.cut.clear()
+    world.answer(call)
+    world.run_for(2 * SECOND)
+    assert numbers(world.servers[0]) == [(1, 1, b"0"), (2, 2, b"a")]
+
+
+def test_after_a_long_rest_the_first_call_is_as_quick_as_ever() -> None:
+    world = World()
+    world.answer(world.submit(b"0"))
+    world.run_for(31 * SECOND)
+    assert not world.client_endpoint.connected(NodeId(1)), "forgotten, as it was idle"
+    began = world.now
+    world.answer(world.submit(b"1"))
+    assert world.now - began < 10 * MILLISECOND
+
+
 def test_a_restarted_server_is_sent_everything_again() -> None:
     world = World()
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     calls = [world.submit(b"1"), world.submit(b"2")]
     world.run_for(20 * MILLISECOND)
     world.servers[0].intercept = None
@@ -325,8 +436,6 @@ def test_a_client_that_stood_still_does_not_blame_the_server() -> None:
 
 
 # --- not taken --------------------------------------------------------------------------------
-
-
 
 
 def test_every_copy_not_taken_is_unavailable_and_the_number_is_voided() -> None:
@@ -388,7 +497,7 @@ def ask_own(world: World, number: int) -> int:
 def test_an_unknown_outcome_names_the_callers_own_key() -> None:
     world = World()
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     (end,) = world.answer(world.submit(b"a", seconds=1, key="order-7"))
     assert isinstance(end.error, OutcomeUnknown)
     assert end.error.idempotency_key == "order-7"
@@ -434,6 +543,21 @@ def test_not_taken_goes_back_to_that_number_and_on_in_order() -> None:
     assert world.log.effects == [b"%d" % number for number in range(7)]
     copies = {number: copy for number, copy, _ in numbers(world.servers[0])}
     assert copies == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 2}
+
+
+def test_a_late_answer_to_an_old_copy_does_not_go_back_again() -> None:
+    world = World()
+    world.answer(world.submit(b"0"))
+
+    def refuse_first_copy(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        if isinstance(message, Request):
+            server.refuse(peer, message.session, message.number, 1, "overloaded")
+        return isinstance(message, Request)
+
+    world.servers[0].intercept = refuse_first_copy
+    world.submit(b"a")
+    world.run_for(200 * MILLISECOND)
+    assert numbers(world.servers[0])[1:] == [(2, 1, b"a"), (2, 2, b"a")]
 
 
 def test_a_gap_goes_back_to_the_lowest_unanswered_number() -> None:
@@ -497,7 +621,7 @@ def test_an_answer_to_a_copy_that_was_never_sent_is_ignored() -> None:
 def test_eight_silent_attempts_are_the_most() -> None:
     world = World(limits=evolve(Limits(), client_attempts=3))
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     (end,) = world.answer(world.submit(b"a", seconds=600), seconds=700)
     assert isinstance(end.error, OutcomeUnknown)
     with_command = [copy for _, copy, command in numbers(world.servers[0]) if command == b"a"]
@@ -507,7 +631,7 @@ def test_eight_silent_attempts_are_the_most() -> None:
 def test_the_attempts_outlast_the_default_deadline() -> None:
     world = World()
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     began = world.now
     (end,) = world.answer(world.submit(b"a"))
     assert isinstance(end.error, OutcomeUnknown)
@@ -533,16 +657,9 @@ def test_the_dead_get_no_copies() -> None:
 def test_a_server_that_lives_but_does_not_work_is_left_for_another() -> None:
     world = World(2)
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     call = world.submit(b"a")
-
-    def take(server: FakeServer, peer: NodeId, message: Message) -> bool:
-        world.leader = 2
-        server.handle(peer, message)
-        world.leader = 1
-        return True
-
-    world.servers[1].intercept = take
+    world.servers[1].intercept = serving(2)
     (end,) = world.answer(call)
     assert end.value == b"ok:a"
     assert world.client.home == NodeId(2)
@@ -564,7 +681,7 @@ def test_cancelled_before_it_was_sent_it_never_is() -> None:
 def test_cancelled_after_it_was_sent_its_number_is_voided_on_the_next_copy() -> None:
     world = World(2)
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     call, after = world.submit(b"a"), world.submit(b"b")
     world.run_for(20 * MILLISECOND)
     world.client.detach(call)
@@ -670,7 +787,7 @@ def test_an_expired_session_is_reopened_silently() -> None:
 def test_what_an_expired_session_leaves_open_is_unknown_and_the_rest_goes_on() -> None:
     world = World(limits=Limits(session_window=3))
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     calls = [world.submit(b"%d" % number) for number in range(1, 6)]
     world.run_for(20 * MILLISECOND)
     old = world.client.session
@@ -697,7 +814,12 @@ def test_an_expired_session_is_drained_when_its_answers_are_lost() -> None:
 
     world.servers[0].intercept = answer_the_first_only
     calls = [world.submit(b"a"), world.submit(b"b")]
+    world.run_for(20 * MILLISECOND)
+    later = world.submit(b"c")
     ends = world.answer(*calls)
+    world.answer(later)
+    sent = [(each.number, each.command) for each in requests(world.servers[0])]
+    assert sent == [(1, b"0"), (2, b"a"), (3, b"b"), (1, b"a"), (2, b"c")]
     assert ends[0].value == b"ok:a"
     assert isinstance(ends[1].error, OutcomeUnknown)
 
@@ -705,7 +827,7 @@ def test_an_expired_session_is_drained_when_its_answers_are_lost() -> None:
 def test_a_void_dies_with_its_session() -> None:
     world = World()
     world.answer(world.submit(b"0"))
-    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Request)
+    world.servers[0].intercept = swallow
     call = world.submit(b"a")
     world.run_for(20 * MILLISECOND)
     watched = ask_own(world, 2)
@@ -743,10 +865,11 @@ def test_a_read_is_asked_again_of_another_server() -> None:
     world.servers[0].intercept = lambda server, peer, message: isinstance(message, Query)
     call = world.query(b"q")
     world.run_for(20 * MILLISECOND)
-    world.crash(1)
     world.lead(2)
+    began = world.now
     (end,) = world.answer(call)
     assert end.value == b"answer:q"
+    assert world.now - began < world.timing.heartbeat_us
 
 
 def test_a_read_that_a_living_server_forgot_is_asked_again() -> None:
@@ -842,6 +965,100 @@ def test_the_right_key_is_found_out_when_the_server_gets_it() -> None:
     world.run_for(6 * SECOND)
     (end,) = world.answer(world.submit(b"b"))
     assert end.value == b"ok:b"
+    world.crash(1)
+    (end,) = world.answer(world.query(b"q", seconds=3))
+    assert isinstance(end.error, NoServer)
+
+
+# --- other clusters of the name ---------------------------------------------------------------
+
+
+def test_a_client_holds_to_the_cluster_it_has_a_session_in() -> None:
+    world = World(2)
+    world.answer(world.submit(b"0"))
+    world.crash(1)
+    world.move_to_cluster(2, 88)
+    world.leader = 2
+    (end,) = world.answer(world.submit(b"a", seconds=5))
+    assert isinstance(end.error, OutcomeUnknown | NoServer)
+    (end,) = world.answer(world.submit(b"b", seconds=5))
+    assert isinstance(end.error, NoServer)
+    assert "0000000000000058" in str(end.error)
+    assert "10.0.0.2:4747" in str(end.error)
+    assert world.log.effects == [b"0"]
+
+
+def test_a_client_without_a_session_gives_up_a_cluster_that_is_gone() -> None:
+    """Two empty clusters met, and one of them dissolved."""
+    world = World(2)
+    world.answer(world.query(b"0"))
+    world.crash(1)
+    world.move_to_cluster(2, 88)
+    world.leader = 2
+    (end,) = world.answer(world.submit(b"a"))
+    assert end.value == b"ok:a"
+
+
+def test_of_two_clusters_the_first_one_heard_is_kept() -> None:
+    world = World(2)
+    world.move_to_cluster(2, 88)
+    world.answer(world.query(b"0"))
+    world.run_for(60 * SECOND)
+    world.answer(world.query(b"1"))
+    assert [server.node for server in world.client.servers] == [world.client.home]
+
+
+# --- the server list --------------------------------------------------------------------------
+
+
+def test_the_list_that_is_pushed_replaces_what_was_known() -> None:
+    world = World(3)
+    world.answer(world.submit(b"a"))
+    assert [server.node for server in world.client.servers] == [1, 2, 3]
+    world.members = world.servers[:2]
+    world.lead(1)
+    world.run_for(10 * MILLISECOND)
+    assert [server.node for server in world.client.servers] == [1, 2]
+
+
+def test_old_news_of_the_leader_are_ignored() -> None:
+    world = World(3)
+    world.lead(2)
+    world.answer(world.submit(b"a"))
+    world.leader = 3
+    world.servers[1].push_servers(term=1)
+    world.servers[2].endpoint.send_to(CLIENT_ADDRESS, encode(beacon_of(3, 1)), world.now)
+    world.leader = 2
+    world.run_for(10 * MILLISECOND)
+    assert world.client.leader == world.client.home == NodeId(2)
+    world.servers[2].endpoint.send_to(CLIENT_ADDRESS, encode(beacon_of(3, 9)), world.now)
+    world.run_for(10 * MILLISECOND)
+    assert world.client.leader == NodeId(3)
+
+
+def beacon_of(leader: int, term: int) -> Beacon:
+    address = (f"10.0.0.{leader}", 4747)
+    return Beacon("shop", 77, "", leader, address, Ballot(term, leader), 1, 0, ())
+
+
+def test_the_list_is_bounded() -> None:
+    world = World(limits=Limits(servers_max=3))
+    world.answer(world.submit(b"a"))
+    endpoint = world.servers[0].endpoint
+    for leader in range(2, 50):
+        endpoint.send_to(CLIENT_ADDRESS, encode(beacon_of(leader, leader)), world.now)
+    world.run_for(10 * MILLISECOND)
+    assert len(world.client.servers) == 3
+
+
+def test_a_server_that_moved_is_found_at_its_new_address() -> None:
+    world = World()
+    world.answer(world.submit(b"0"))
+    world.crash(1)
+    world.run_for(SECOND)
+    world.restart(1, ("10.0.0.1", 5_000))
+    (end,) = world.answer(world.submit(b"a", seconds=3))
+    assert end.value == b"ok:a"
 
 
 # --- bounds and garbage -----------------------------------------------------------------------
@@ -860,8 +1077,24 @@ def test_garbage_is_dropped() -> None:
     world.answer(world.submit(b"b"))
 
 
-def test_ids_of_finished_calls_do_not_pile_up() -> None:
+def test_only_what_is_fresh_counts() -> None:
+    """What is not addressed to this very process may be recorded, from long ago."""
     world = World()
-    for _ in range(60):
+    world.answer(world.submit(b"a"))
+    server = world.servers[0]
+    server.intercept = swallow
+    call = world.submit(b"b", seconds=0.2)
+    world.run_for(20 * MILLISECOND)
+    reply = Reply(world.client.session, 2, b"forged")
+    server.endpoint.send_to(CLIENT_ADDRESS, encode(reply), world.now)
+    (end,) = world.answer(call)
+    assert isinstance(end.error, OutcomeUnknown)
+
+
+def test_deadlines_of_finished_calls_do_not_pile_up() -> None:
+    world = World()
+    world.servers[0].intercept = swallow
+    world.submit(b"open", seconds=1_800)
+    for _ in range(30):
         world.answer(*[world.query(b"q", seconds=3_600) for _ in range(100)])
-    assert len(world.client._book._deadlines) < 3_000
+    assert len(world.client._book._deadlines) < 1_300

@@ -311,10 +311,14 @@ async def test_commands_take_effect_in_the_order_of_the_calls() -> None:
 async def test_what_the_body_raises_comes_out_as_it_is() -> None:
     shop = Shop()
     async with shop.server():
-        with pytest.raises(InsufficientStock):
+        refused = None
+        try:
             async with shop.client() as inventory:
                 await inventory.put_item("a")
                 await inventory.ship({"a": 1})
+        except InsufficientStock as error:
+            refused = error
+        assert refused is not None
         with pytest.raises(ZeroDivisionError):
             async with shop.client():
                 raise ZeroDivisionError
@@ -350,23 +354,22 @@ async def test_a_cancelled_body_leaves_nothing_behind() -> None:
 async def test_leaving_ends_the_calls_of_other_tasks() -> None:
     shop = Shop()
     ends: list[DistinvError] = []
-    async with shop.server(), anyio.create_task_group() as group:
-        async with shop.client() as inventory:
-            await inventory.put_item("a")
-            shop.gate.closed = True
+    async with shop.server(), anyio.create_task_group() as group, shop.client() as inventory:
+        await inventory.put_item("a")
+        shop.gate.closed = True
 
-            async def call() -> None:
-                with pytest.raises(DistinvError) as caught:
-                    await inventory.receive({"a": 1})
-                ends.append(caught.value)
+        async def call() -> None:
+            with pytest.raises(DistinvError) as caught:
+                await inventory.receive({"a": 1})
+            ends.append(caught.value)
 
-            async def look() -> None:
-                with pytest.raises(Unavailable):
-                    await inventory.level("a")
+        async def look() -> None:
+            with pytest.raises(Unavailable):
+                await inventory.level("a")
 
-            group.start_soon(call)
-            group.start_soon(look)
-            await anyio.wait_all_tasks_blocked()
+        group.start_soon(call)
+        group.start_soon(look)
+        await anyio.wait_all_tasks_blocked()
     assert isinstance(ends[0], OutcomeUnknown)
     assert parse_session_key(str(ends[0].idempotency_key)) is not None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from inventory_kit import CheckedStore
 
@@ -13,7 +15,7 @@ from distinv.errors import (
     UnknownItem,
     UnknownLocation,
 )
-from distinv.model import Item, Level, Location
+from distinv.model import AttributeValue, Item, Level, Location
 
 
 def test_a_new_item_has_defaults(store: CheckedStore) -> None:
@@ -30,7 +32,12 @@ def test_put_item_changes_what_it_names_and_keeps_the_rest(store: CheckedStore) 
 
 
 def test_attributes_hold_text_numbers_booleans_and_none(store: CheckedStore) -> None:
-    attributes = {"text": "é", "number": -(2**63), "flag": True, "nothing": None}
+    attributes: dict[str, AttributeValue] = {
+        "text": "é",
+        "number": -(2**63),
+        "flag": True,
+        "nothing": None,
+    }
     assert store.put_item("A", attributes=attributes).attributes == attributes
     assert store.get_item("A").attributes["flag"] is True
 
@@ -50,9 +57,10 @@ def test_unit_and_scale_are_fixed_while_there_is_stock(store: CheckedStore) -> N
     store.put_item("A", unit="kg", scale=3)
     store.put_location("back")
     store.receive({"A": 1}, location="back")
-    for change in ({"unit": "g"}, {"scale": 0}):
+    changes: list[dict[str, Any]] = [{"unit": "g"}, {"scale": 0}]
+    for change in changes:
         with pytest.raises(ItemNotEmpty):
-            store.put_item("A", **change)  # type: ignore[arg-type]
+            store.put_item("A", **change)
     store.put_item("A", unit="kg", scale=3, name="the same unit is no change")
     store.adjust("A", -1, location="back")
     assert store.put_item("A", unit="g", scale=0).unit == "g"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from inventory_kit import CheckedStore
+from inventory_kit import CheckedStore, Log
 
 from distinv.config import Limits
 from distinv.errors import InvalidRequest, UnknownItem, UnknownLocation
@@ -160,3 +160,15 @@ def test_a_small_cache_changes_nothing() -> None:
         assert small.digest().value != large.digest().value
         large.ship({"A": 1, "B": 1})
         assert small.digest().value == large.digest().value
+
+
+def test_a_read_between_two_flushes_forgets_no_change() -> None:
+    log = Log(limits=Limits(levels_cached=1))
+    session = log.open()
+    log.send(session, 1, calls.execute([calls.put_item(sku) for sku in "ABC"]))
+    ask = calls.levels("ABC")
+    for number in range(2, 6):
+        log.send(session, number, calls.receive({"A": 1, "B": 2}))
+        levels = ask.value(log.machine.query(ask.encode()))
+        assert [level.on_hand for level in levels] == [number - 1, 2 * (number - 1), 0]
+    assert log.machine.problems() == []

@@ -220,3 +220,27 @@ def test_entries_must_follow_one_another(log: Log) -> None:
         machine.apply(first)
     machine.apply(second)
     assert machine.position == second.position
+
+
+def test_when_the_log_learns_the_time_nothing_of_before_expires(log: Log) -> None:
+    log.now_us, real_us = 0, log.now_us
+    session = log.open()
+    keyed = calls.receive({"A": 1}, idempotency_key="k")
+    log.send(session, 1, calls.put_item("A"))
+    first = outcome(log.send(session, 2, keyed))
+    log.machine.flush()
+    log.send(session, 3, calls.receive({"A": 1}, idempotency_key="l"))
+    log.now_us = real_us
+    again = outcome(log.send(session, 4, keyed))
+    assert isinstance(first, Accepted)
+    assert isinstance(again, Accepted)
+    assert again.replayed
+    assert again.seq == first.seq
+    assert log.machine.problems() == []
+    log.now_us += DAY_US
+    log.append_payload(b"", EntryKind.NOOP)
+    assert log.machine.last_number(session) is None
+    log.now_us += 6 * DAY_US
+    other = log.open(2)
+    assert not outcome(log.send(other, 1, keyed)).replayed  # type: ignore[union-attr]
+    assert log.machine.problems() == []

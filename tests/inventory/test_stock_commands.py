@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from inventory_kit import START_US, CheckedStore
+from inventory_kit import START_US, CheckedStore, Log, outcome
 
 from distinv.config import Limits
 from distinv.errors import (
@@ -24,11 +24,19 @@ from distinv.errors import (
     UnknownLocation,
 )
 from distinv.inventory import calls
-from distinv.model import Level, Line, Shortage
+from distinv.inventory.commands import (
+    Accepted,
+    Command,
+    LineRow,
+    Receive,
+    Refused,
+    encode_command,
+)
+from distinv.model import Level, Line, Receipt, Shortage
 
-Command = Callable[[CheckedStore, Any], Any]
+Move = Callable[[CheckedStore, Any], Any]
 
-MOVES: list[Command] = [
+MOVES: list[Move] = [
     lambda store, lines: store.receive(lines),
     lambda store, lines: store.ship(lines),
     lambda store, lines: store.purchase(lines),
@@ -187,7 +195,7 @@ def test_set_on_hand_needs_exactly_one_condition(
 
 
 @every_move
-def test_an_unknown_item_is_refused(shop: CheckedStore, move: Command) -> None:
+def test_an_unknown_item_is_refused(shop: CheckedStore, move: Move) -> None:
     with pytest.raises(UnknownItem, match="NOPE"):
         move(shop, {"A": 1, "NOPE": 1})
 
@@ -203,14 +211,15 @@ def test_a_sku_is_kept_as_given(shop: CheckedStore) -> None:
 
 
 def test_an_unknown_location_is_refused(shop: CheckedStore) -> None:
-    for command in (
+    commands: list[Callable[[], Receipt]] = [
         lambda: shop.receive({"A": 1}, location="nowhere"),
         lambda: shop.ship({"A": 1}, location="nowhere"),
         lambda: shop.adjust("A", 1, location="nowhere"),
         lambda: shop.set_on_hand("A", 1, location="nowhere", force=True),
         lambda: shop.transfer({"A": 1}, "nowhere", "main"),
         lambda: shop.transfer({"A": 1}, "main", "nowhere"),
-    ):
+    ]
+    for command in commands:
         with pytest.raises(UnknownLocation) as caught:
             command()
         assert caught.value.seq == shop.seq
@@ -219,12 +228,13 @@ def test_an_unknown_location_is_refused(shop: CheckedStore) -> None:
 def test_all_shortages_are_told(shop: CheckedStore) -> None:
     wanted = {"A": 11, "B": 5, "C": 1}
     expected = (Shortage("A", "main", 11, 10), Shortage("C", "main", 1, 0))
-    for command in (
+    commands: list[Callable[[], Receipt]] = [
         lambda: shop.ship(wanted),
         lambda: shop.purchase(wanted),
         lambda: shop.transfer(wanted, "main", "back"),
         lambda: shop.adjust({sku: -quantity for sku, quantity in wanted.items()}),
-    ):
+    ]
+    for command in commands:
         with pytest.raises(InsufficientStock) as caught:
             command()
         assert caught.value.shortages == expected
@@ -243,25 +253,30 @@ def test_a_level_stays_within_63_bits() -> None:
         store.put_location("back")
         store.receive({"A": 15})
         store.receive({"A": 1}, location="back")
-        for command in (
+        commands: list[Callable[[], Receipt]] = [
             lambda: store.receive({"A": 1}),
             lambda: store.adjust("A", 1),
             lambda: store.transfer({"A": 1}, "back", "main"),
-        ):
+        ]
+        for command in commands:
             with pytest.raises(InvalidQuantity) as caught:
                 command()
             assert caught.value.seq == store.seq
 
 
-def test_a_level_really_reaches_63_bits() -> None:
-    limits = Limits(quantity_max=2**63 - 1)
-    store = CheckedStore(limits=limits)
-    store.put_item("A")
-    store.machine.limits = limits
-    for _ in range(3):
-        store.adjust("A", 10**12)
-    assert on_hand(store, "A") == 3 * 10**12
-    store.close()
+def test_the_largest_level_is_kept_exactly() -> None:
+    log = Log(limits=Limits(quantity_max=2**63 - 1))
+    session = log.open()
+    log.send(session, 1, calls.put_item("A"))
+    everything = encode_command(Command((Receive((LineRow("A", 2**63 - 1),), "main"),)))
+    assert isinstance(outcome(log.send(session, 2, everything)), Accepted)
+    log.machine.flush()
+    refused = outcome(log.send(session, 3, calls.receive({"A": 1})))
+    assert isinstance(refused, Refused)
+    assert refused.code == "invalid_quantity"
+    ask = calls.level("A")
+    assert ask.value(log.machine.query(ask.encode())).available == 2**63 - 1
+    assert log.machine.problems() == []
 
 
 def test_as_many_lines_as_allowed(store: CheckedStore) -> None:

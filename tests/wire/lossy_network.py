@@ -124,13 +124,10 @@ class Host:
     address: Address
     endpoint: Endpoint
     incoming: list[Incoming] = field(factory=list)
+    bodies: list[bytes] = field(factory=list)
+    """What came from processes that proved to be there."""
     events: list[EndpointEvent] = field(factory=list)
     wake_at: int | None = None
-
-    @property
-    def bodies(self) -> list[bytes]:
-        """What came from a process that proved to be there."""
-        return [incoming.body for incoming in self.incoming if incoming.fresh]
 
     def greet(self, other: Host) -> None:
         self.endpoint.connect(other.id, other.address, self.network.now)
@@ -150,7 +147,9 @@ class Host:
         self.settle()
 
     def on_datagram(self, data: bytes, source: Address) -> None:
-        self.incoming += self.endpoint.receive_untrusted(data, source, self.network.now)
+        incoming = self.endpoint.receive_untrusted(data, source, self.network.now)
+        self.incoming += incoming
+        self.bodies += [message.body for message in incoming if message.fresh]
         self.settle()
 
     def on_wake(self) -> None:
@@ -179,7 +178,7 @@ class Host:
             network.wake(self.wake_at, self.address)
 
     def take_bodies(self) -> list[bytes]:
-        bodies = self.bodies
+        bodies, self.bodies = self.bodies, []
         self.incoming.clear()
         return bodies
 

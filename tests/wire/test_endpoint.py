@@ -9,7 +9,7 @@ from lossy_network import CLEAN, SECOND, Host, Network, both_connected, pair
 from distinv.config import Limits, Timing
 from distinv.errors import ConfigError
 from distinv.wire.endpoint import LinkReset, Notice
-from distinv.wire.frame import HEADER_BYTES, Data, Unordered, parse_chunks_untrusted
+from distinv.wire.frame import HEADER_BYTES, Announce, Data, Unordered, parse_chunks_untrusted
 from distinv.wire.seal import KeySeal, PlainSeal
 
 
@@ -89,6 +89,14 @@ def test_send_to_reaches_whoever_lives_there_and_proves_nothing() -> None:
     assert incoming.cluster_id == 7
     assert not b.endpoint.connected(a.id)
     assert b.endpoint.deadline() is None, "a stranger leaves no trace"
+
+
+def test_send_to_proves_nothing_of_a_known_peer_either() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    a.send_to(b, b"beacon")
+    network.run(SECOND)
+    assert [(incoming.body, incoming.fresh) for incoming in b.incoming] == [(b"beacon", False)]
 
 
 def test_send_now_to_a_stranger_is_dropped_but_seeks_it() -> None:
@@ -316,6 +324,15 @@ def test_a_reset_in_the_middle_of_a_message() -> None:
     network.run(SECOND)
     assert b.bodies == [b"whole", b"afterwards"]
     assert not a.resets(), "who resets knows it"
+
+
+def test_a_reset_is_announced() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    a.endpoint.reset(b.id, network.now)
+    ((announcement,),) = sent_by(a)
+    assert isinstance(announcement, Announce)
+    assert announcement.next_seq == 0
 
 
 def test_after_a_reset_the_receiver_stops_asking() -> None:

@@ -6,6 +6,7 @@ import pytest
 from lossy_network import ROUGH, SECOND, Faults, Host, Network, both_connected, pair
 
 from distinv.config import Timing
+from distinv.transport.api import Address
 from distinv.wire.endpoint import PeerSeen
 from distinv.wire.seal import KeySeal, PlainSeal, Seal
 
@@ -13,10 +14,9 @@ SEALS: list[Seal] = [PlainSeal(), KeySeal(bytes(32))]
 each_seal = pytest.mark.parametrize("seal", SEALS, ids=["plain", "key"])
 
 
-def replay(network: Network, to: Host, recorded: list[tuple[object, object, bytes]]) -> None:
+def replay(network: Network, to: Host, recorded: list[tuple[Address, Address, bytes]]) -> None:
     for source, destination, data in recorded:
         if destination == to.address:
-            assert isinstance(source, tuple)
             network.put(network.now + 10, source, to.address, data)
     network.run(SECOND)
 
@@ -50,7 +50,8 @@ def test_what_is_queued_before_the_meeting_arrives_in_order() -> None:
     a, b = network.host(1), network.host(2)
     for number in range(20):
         a.send(b, b"%d" % number)
-    assert network.run(SECOND) and not b.incoming
+    network.run(SECOND)
+    assert not b.incoming
     a.greet(b)
     assert network.run(10 * SECOND, lambda: len(b.bodies) == 20)
     assert b.bodies == [b"%d" % number for number in range(20)]
@@ -75,7 +76,7 @@ def test_a_restarted_peer_is_adopted_once_and_the_sender_is_told() -> None:
 def test_a_restarted_peer_makes_itself_known_by_its_beacon() -> None:
     """It greets nobody, and nobody has anything to send it."""
     network = Network(1)
-    a, b = pair(network)
+    a, _ = pair(network)
     reborn = network.host(2)
     reborn.send_to(a, b"beacon")
     network.run(SECOND)
@@ -178,15 +179,34 @@ def test_they_find_each_other_again_whatever_is_lost(seed: int) -> None:
         b.take_bodies()
         word = b"word %d" % step
         a.endpoint.connect(b.id, b.address, network.now)
-        resets = -1
-        for _ in range(200):
-            # As a user does: after a reset, send again what is still needed.
-            if len(a.resets()) != resets:
-                resets = len(a.resets())
-                a.send(b, word)
-            if network.run(SECOND // 10, lambda: word in b.bodies):
-                break
+        send_until_heard(a, b, word)
         assert b.bodies[-1] == word
+
+
+def send_until_heard(a: Host, b: Host, word: bytes) -> None:
+    """As a user does: after a reset, send again what is still needed."""
+    resets = -1
+    while word not in b.bodies:
+        if len(a.resets()) != resets:
+            resets = len(a.resets())
+            a.send(b, word)
+        a.network.run(SECOND // 10)
+        assert a.network.now < 100 * SECOND
+
+
+def test_one_that_was_greeted_finds_the_way_by_itself() -> None:
+    """The other side's last word is lost, and it has nothing more to say."""
+    network = Network(1)
+    a, b = network.host(1), network.host(2)
+    network.intercept = lambda source, *_: source == b.address or a.endpoint.connected(b.id) == 0
+    a.greet(b)
+    network.run(SECOND)
+    assert a.endpoint.connected(b.id)
+    assert not b.endpoint.connected(a.id)
+    network.intercept = lambda *_: True
+    b.send(a, b"hello")
+    network.run(SECOND)
+    assert a.bodies == [b"hello"]
 
 
 def test_nobody_answers() -> None:
@@ -253,6 +273,20 @@ def test_a_peer_that_moved_is_followed() -> None:
     assert not a.resets()
 
 
+def test_a_late_datagram_from_the_old_place_moves_nobody_back() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    network.recorded = []
+    network.intercept = lambda *_: False
+    b.send_now(a, b"late")
+    b.send_now(a, b"in time")
+    (_, _, late), (_, _, in_time) = network.recorded
+    a.on_datagram(in_time, ("10.0.0.1", 99))
+    a.on_datagram(late, b.address)
+    assert a.bodies == [b"in time", b"late"]
+    assert a.endpoint.address_of(b.id) == ("10.0.0.1", 99)
+
+
 def test_a_datagram_repeated_from_elsewhere_moves_nobody() -> None:
     network = Network(1)
     network.recorded = []
@@ -272,6 +306,7 @@ def test_a_datagram_repeated_from_elsewhere_moves_nobody() -> None:
 def test_a_third_party_notices_two_processes_of_one_id() -> None:
     network = Network(1)
     a, b = pair(network)
+    network.faults = Faults(delay_us=(20_000, 20_000))  # beyond the rate limit of greetings
     twin = network.host(2, port=22)
     twin.greet(a)
     network.run(SECOND)
@@ -279,6 +314,9 @@ def test_a_third_party_notices_two_processes_of_one_id() -> None:
     b.send_now(a, b"but I am alive")
     network.run(SECOND)
     assert a.notices() == ["same_id"]
+    sent = a.endpoint.stats.sent_datagrams
+    network.run(SECOND)
+    assert a.endpoint.stats.sent_datagrams == sent, "nor an endless exchange of greetings"
     assert a.endpoint.address_of(twin.id) == twin.address
     assert a.resets() == ["restarted"], "no flapping"
 
@@ -308,3 +346,22 @@ def test_the_past_of_this_process_is_not_a_twin() -> None:
         reborn.on_datagram(data, ("10.0.0.1", 77))
     network.run(SECOND)
     assert not reborn.notices()
+
+
+def test_a_greeting_that_was_overtaken_resets_nothing() -> None:
+    """It bears the challenge of before the peer forgot us; a later one was heard already."""
+    network = Network(1)
+    a, b = pair(network)
+    network.recorded = []
+    b.endpoint.connect(a.id, ("10.0.0.9", 9), network.now)
+    b.settle()
+    ((_, _, overtaken),) = network.recorded
+    b.endpoint.forget(a.id)
+    b.greet(a)
+    network.run(SECOND)
+    assert a.resets() == ["forgotten"]
+    a.on_datagram(overtaken, b.address)
+    a.send(b, b"undisturbed")
+    network.run(SECOND)
+    assert b.bodies == [b"undisturbed"]
+    assert a.resets() == ["forgotten"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 
 import pytest
@@ -119,7 +119,7 @@ def test_what_is_acknowledged_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "stale", [ack(11), ack(0, (0, 5)), ack(1 << 63, (0, 1 << 31)), ack(9, epoch=2)]
+    "stale", [ack(11), ack(0, (0, 5)), ack(3, (7, 1)), ack(1 << 63, (0, 1 << 31)), ack(9, epoch=2)]
 )
 def test_impossible_and_overtaken_acknowledgements(stale: Ack) -> None:
     sender = sender_with(10)
@@ -178,12 +178,12 @@ def test_repetitions_are_paced() -> None:
     """A whole window lost, and the window halved since: not all of it at once."""
     sender = sender_with(100)
     flush(sender, 0)
+    now = 0
     while sender._window_bytes > 500:
-        at = sender.deadline()
-        assert at is not None
-        sender.on_deadline(at)
-        flush(sender, at)
-    now = at + 1_000_000
+        now = sender.deadline() or 0
+        sender.on_deadline(now)
+        flush(sender, now)
+    now += 1_000_000
     sender.on_ack(ack(0, (0, FULL_WINDOW)), now)
     repeated = seqs(flush(sender, now))
     assert len(repeated) == 5
@@ -296,7 +296,7 @@ def test_or_after_a_time_and_then_ever_more_slowly() -> None:
         asked_at.append(now)
         assert receiving.ack(now) == ack(1, (1, 1))
     assert asked_at[0] == NAK_US
-    waits = [later - earlier for earlier, later in zip(asked_at, asked_at[1:])]
+    waits = [later - earlier for earlier, later in pairwise(asked_at)]
     assert waits[0] <= NAK_US * 5 // 4
     assert waits[3] >= NAK_US * 3
     assert max(waits) <= NAK_US * 5

@@ -1,0 +1,1 @@
+"""How fast distinv is on this machine: `python -m benchmarks --quick`."""

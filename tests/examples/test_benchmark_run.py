@@ -1,0 +1,32 @@
+"""The benchmark runs, small, and tells what it should."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_part_has_its_figures() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks", "--json", "--rounds", "1", "--seconds", "0.2"),
+            *("--callers", "4", "--kills", "1", "--levels", "1000"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["machine"]["cores"] == os.cpu_count()
+    rates = {(row["what"], row["callers"]): row["per_s"]["median"] for row in found["rates"]}
+    assert rates.keys() == {("updates", 4), ("linearizable reads", 64)}
+    assert min(rates.values()) > 0
+    assert found["write_gap_ms"]["killed"]["median"] > 0
+    assert found["memory_mb"]["full"]["min"] > 0

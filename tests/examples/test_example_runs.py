@@ -1,0 +1,138 @@
+"""Every example is run, small, with real server processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAMPLE_INVOICES = 40
+PATIENCE_S = 100
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return dict(os.environ, PYTHONPATH=path)
+
+
+def run(script: str, *arguments: object) -> tuple[int, str, str]:
+    """Its exit status, the last line it printed, and its complaints."""
+    done = subprocess.run(
+        command(script, *arguments),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE_S,
+    )
+    lines = done.stdout.splitlines()
+    return done.returncode, lines[-1] if lines else "", done.stderr
+
+
+def played(script: str, *arguments: object) -> dict[str, Any]:
+    """The report of a run in which all was well."""
+    status, last, complaints = run(script, *arguments, "--json")
+    report: dict[str, Any] = json.loads(last)
+    assert (status, report["verdict"], report["problems"], complaints) == (0, "ok", [], "")
+    for server in report["servers"]:
+        assert server["digest"] == report["digest"]
+        assert server["seq"] == report["servers"][0]["seq"]
+    return report
+
+
+def test_flash_sale(backend: str) -> None:
+    report = played(
+        *("flash_sale.py", "--terminals", 10, "--units", 5, "--loss", 0.2, "--backend", backend)
+    )
+    assert (report["sold"], report["refused"], report["left"], report["hanging"]) == (5, 5, 0, 0)
+    assert len(report["servers"]) == 3
+
+
+def test_online_retail_survives_its_leader(backend: str, tmp_path: Path) -> None:
+    report = played(
+        *("online_retail.py", tmp_path / "sample.csv", "--sample", SAMPLE_INVOICES),
+        *("--terminals", 4, "--kill-leader", 1, "--election", "ring", "--backend", backend),
+    )
+    counts = [report[name] for name in ("sales", "returns", "adjustments")]
+    assert (report["leader_kills"], report["refused"]) == (1, 0)
+    assert sum(counts) == report["invoices"] == report["references"] > SAMPLE_INVOICES / 2
+
+
+def test_online_retail_refuses_what_there_is_not(tmp_path: Path) -> None:
+    report = played(
+        *("online_retail.py", tmp_path / "sample.csv", "--sample", 3 * SAMPLE_INVOICES),
+        *("--terminals", 3, "--opening", 5, "--servers", 1, "--keys"),
+    )
+    assert report["refused"] > 0
+    assert report["references"] + report["refused"] == report["invoices"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("online_retail.py", "nowhere.csv"), "cannot read nowhere.csv"),
+        (("online_retail.py", __file__), "not of the form of the Online Retail data set"),
+        (("online_retail.py", __file__, "--sample", 5), "exists: give a new name"),
+        (("flash_sale.py", "--election", "coin"), "choose one of: bully"),
+        (("flash_sale.py", "--units", 0), "give a number of at least 1"),
+        (("flash_sale.py", "--loss", 1), "a probability is at least 0 and below 1"),
+        (("till.py", "shop", "MUG", "--sell", -1), "units are counted from 0 upwards"),
+        (("server.py", "shop", "unused", "--election", "coin"), "choose one of: bully"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(arguments: Sequence[object], complaint: str) -> None:
+    status, _, complaints = run(str(arguments[0]), *arguments[1:])
+    assert status == 2
+    assert complaint in complaints.splitlines()[-1]
+    assert "Traceback" not in complaints
+
+
+def test_servers_and_a_till(backend: str, tmp_path: Path) -> None:
+    cluster = f"shop-{secrets.token_hex(4)}"
+    running = [
+        subprocess.Popen(
+            command("server.py", cluster, tmp_path / f"node-{n}", "--backend", backend, "--json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(),
+        )
+        for n in range(3)
+    ]
+    try:
+        till = ("till.py", cluster, "MUG", "--backend", backend, "--json")
+        status, last, _ = run(*till, "--receive", 10, "--sell", 6, "--reference", "order-1")
+        report = json.loads(last)
+        assert (status, report["verdict"], report["sold"], report["available"]) == (0, "ok", 6, 4)
+        assert len(report["servers"]) == 3
+        status, last, _ = run(*till, "--sell", 6)
+        report = json.loads(last)
+        assert (status, report["verdict"], report["refused"]) == (1, "refused", 6)
+        for server in running:
+            server.send_signal(signal.SIGTERM)
+        for server in running:
+            out, _ = server.communicate(timeout=PATIENCE_S)
+            left = json.loads(out.splitlines()[-1])
+            assert server.returncode == 0
+            assert (left["verdict"], left["digest"]) == ("ok", report["digest"])
+    finally:
+        for server in running:
+            server.kill()
+            server.communicate()
