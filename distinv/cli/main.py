@@ -27,7 +27,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import distinv
 
-        parser.exit(message=f"distinv {distinv.__version__}\n")
+        print(f"distinv {distinv.__version__}")
+        parser.exit()
 
 
 def make_parser() -> argparse.ArgumentParser:

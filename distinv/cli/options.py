@@ -105,6 +105,13 @@ def count(text: str) -> int:
     return number
 
 
+def row_count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("at least 0")
+    return number
+
+
 def probability(text: str) -> float:
     number = float(text)
     if not 0 <= number < 1:

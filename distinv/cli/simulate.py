@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from distinv.cli.options import Commands, add_json, count
-from distinv.cli.problems import WRONG
+from distinv.errors import ConfigError
 
 
 def add_to(commands: Commands) -> None:
@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     seeds: range = options.seeds if options.seed is None else options.seed
     if options.trace and len(seeds) != 1:
-        print("distinv: --trace tells of a single seed: add --seed N")
-        return WRONG
+        raise ConfigError("--trace tells of a single seed: add --seed N")
     return campaign.run(
         seeds=seeds,
         jobs=options.jobs,

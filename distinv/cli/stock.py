@@ -130,7 +130,9 @@ def _add_about(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=100, help="so many rows (100); 0: all")
+    parser.add_argument(
+        "--limit", metavar="N", type=rows, default=100, help="so many rows (100); 0: all"
+    )
 
 
 def _add_local(parser: argparse.ArgumentParser) -> None:

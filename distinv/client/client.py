@@ -102,7 +102,7 @@ class InventoryClient:
         `servers`: addresses ("HOST:PORT") to ask instead of looking for servers. `name`: the
         actor in the ledger. `timeout`: seconds that a call may take, 10 by default. `discovery`
         and `transport` name a plugin, or are a factory. `seed` makes what is random
-        reproducible, but for the ids.
+        reproducible, but for the ids and the session.
 
         Raises ConfigError and PluginError.
         """
@@ -186,6 +186,7 @@ class InventoryClient:
             random=self._random,
             name=self._name,
             targets=discovery.targets,
+            nonces=randomness(None),
         )
         group = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(group.cancel_scope.cancel)

@@ -10,6 +10,7 @@ from attrs import define
 
 from distinv.client.backoff import Backoff
 from distinv.client.calls import CallBook
+from distinv.client.refusals import RETRY_AFTER
 from distinv.config import Limits, Timing
 from distinv.errors import DistinvError, InvalidRequest, Overloaded
 from distinv.wire.messages import Answer, Query, QueryFailed
@@ -61,7 +62,7 @@ class Questions:
     def submit(self, body: bytes, linearizable: bool, min_seq: int, deadline: int) -> int:
         """Take a read in. Raises Overloaded."""
         if len(self._waiting) + len(self._asked) >= self._limits.pending_reads:
-            raise Overloaded("This client has too many unanswered reads.", retry_after=0.1)
+            raise Overloaded("This client has too many open reads.", retry_after=RETRY_AFTER)
         question = Question(self._book.new_id(), linearizable, min_seq, body, deadline, self)
         self._waiting[question.id] = question
         self._book.enter(question)

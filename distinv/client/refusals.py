@@ -15,7 +15,7 @@ from distinv.transport.api import Address
 from distinv.wire.endpoint import Notice
 
 RETRY_AFTER = 0.1
-"""Seconds; what a caller is told who met with overload for its whole deadline."""
+"""Seconds; what a caller is told who met with overload."""
 
 
 class Refusals:

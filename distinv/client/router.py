@@ -131,13 +131,21 @@ class Router:
             return
         server = self.table.heard(incoming.peer, incoming.address, beacon.server_name, now)
         server.follows = beacon.leader
-        moved = self._endpoint.address_of(incoming.peer) != incoming.address
-        if not self._endpoint.connected(incoming.peer) or (self.home is None and moved):
+        if self._endpoint.connected(incoming.peer) and self._has_moved(server, now):
+            self._endpoint.forget(incoming.peer)
+        if not self._endpoint.connected(incoming.peer):
             self._endpoint.connect(incoming.peer, incoming.address, now)
         if beacon.leader:
             self._learn_leader(beacon.leader, beacon.leader_address, beacon.ballot, now)
         if incoming.fresh:
             self.heard(server, now)
+
+    def _has_moved(self, server: Server, now: int) -> bool:
+        """It is announced from one address, and from the one that its link uses nothing comes."""
+        if self.home is not None or now - self._lost_at < self._timing.client_ping_us:
+            return False
+        at = self._endpoint.address_of(server.node)
+        return at != server.heard_from and not server.heard_since(self._lost_at)
 
     def _admit_cluster(self, incoming: Incoming, beacon: Beacon, now: int) -> bool:
         """Whether the server belongs to the cluster this client has joined, or may join now.

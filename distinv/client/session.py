@@ -21,13 +21,14 @@ from typing import Any
 from distinv.client.calls import CallBook, Completion
 from distinv.client.endings import Ending, Endings
 from distinv.client.questions import Question, Questions
+from distinv.client.refusals import RETRY_AFTER
 from distinv.client.router import Router
 from distinv.client.servers import Server
 from distinv.client.stream import Command, CommandStream
 from distinv.client.survey import Survey, Surveys
 from distinv.config import Limits, Timing
 from distinv.entry import NodeId
-from distinv.errors import BadDatagram
+from distinv.errors import BadDatagram, Overloaded
 from distinv.transport.api import Address
 from distinv.wire.codec import decode_untrusted, encode
 from distinv.wire.endpoint import Endpoint, Incoming, LinkReset, Notice, PeerSeen
@@ -62,10 +63,17 @@ class ClientSession:
         random: Random,
         name: str,
         targets: Callable[[], Sequence[Address]],
+        nonces: Random | None = None,
     ) -> None:
-        """`name` is the actor in the ledger; `targets` tells where to look for servers."""
+        """`name` is the actor in the ledger; `targets` tells where to look for servers.
+
+        `nonces` draws what names a session to be opened, `random` by default. Two clients that
+        draw the same share one session and its numbers, so outside a simulation these must not
+        follow from a seed.
+        """
         self._endpoint = endpoint
         self._timing = timing
+        self._calls_max = limits.pending_commands + limits.pending_reads
         self._book = CallBook()
         self._router = Router(
             cluster_name=cluster_name,
@@ -81,6 +89,7 @@ class ClientSession:
             random=random,
             timing=timing,
             limits=limits,
+            nonces=nonces or random,
             name=name,
             unavailable=self._router.unavailable,
         )
@@ -140,12 +149,20 @@ class ClientSession:
         return self._questions.submit(query, linearizable, min_seq, deadline)
 
     def status(self, now: int, deadline: int) -> int:
-        """Ask every server what it is. The completion's value is a tuple of `StatusReply`."""
+        """Ask every server what it is. The completion's value is a tuple of `StatusReply`.
+
+        Raises Overloaded.
+        """
+        self._check_room()
         self._router.wake(now)
         return self._surveys.submit(deadline)
 
     def end_session(self, session: int, now: int, deadline: int) -> int:
-        """Close another client's session through the log; the completion's value is empty."""
+        """Close another client's session through the log; the completion's value is empty.
+
+        Raises Overloaded.
+        """
+        self._check_room()
         self._router.wake(now)
         return self._endings.submit(session, now, deadline)
 
@@ -153,8 +170,14 @@ class ClientSession:
         """A call that ends with the outcome of one of this client's own numbers.
 
         None when this client neither remembers it nor is going to learn it: ask the cluster.
+        Raises Overloaded.
         """
+        self._check_room()
         return self._stream.watch(session, number, deadline)
+
+    def _check_room(self) -> None:
+        if len(self._book) >= self._calls_max:
+            raise Overloaded("This client has too many open calls.", retry_after=RETRY_AFTER)
 
     def detach(self, call: int) -> None:
         """The caller has gone: there will be no completion. Whether it takes effect is open."""

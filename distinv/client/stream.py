@@ -25,6 +25,7 @@ from attrs import define
 from distinv.client.backoff import Backoff
 from distinv.client.calls import CallBook
 from distinv.client.decisions import Decisions
+from distinv.client.refusals import RETRY_AFTER
 from distinv.config import Limits, Timing
 from distinv.errors import DistinvError, InvalidRequest, OutcomeUnknown, Overloaded
 from distinv.inventory.commands import session_key
@@ -68,13 +69,14 @@ class CommandStream:
         random: Random,
         timing: Timing,
         limits: Limits,
+        nonces: Random,
         name: str,
         unavailable: Callable[[str], DistinvError],
     ) -> None:
         self.session = 0
         """The id of the open session, 0 while there is none."""
         self._book = book
-        self._random = random
+        self._nonces = nonces
         self._timing = timing
         self._limits = limits
         self._name = name
@@ -117,7 +119,9 @@ class CommandStream:
             len(self._waiting) + len(self._window) >= limits.pending_commands
             or self._bytes_held + len(body) > limits.client_queue_bytes
         ):
-            raise Overloaded("This client has too many unanswered commands.", retry_after=0.1)
+            raise Overloaded(
+                "This client has too many unanswered commands.", retry_after=RETRY_AFTER
+            )
         command = Command(self._book.new_id(), body, deadline, key, self)
         self._bytes_held += len(body)
         self._waiting[command.id] = command
@@ -396,4 +400,4 @@ class CommandStream:
         self._open_copies = 0
 
     def _new_nonce(self) -> int:
-        return self._random.getrandbits(63) | 1
+        return self._nonces.getrandbits(63) | 1

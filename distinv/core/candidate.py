@@ -20,7 +20,6 @@ from distinv.core.events import ReadFailed, Send
 from distinv.core.log import more_up_to_date
 from distinv.core.membership import sets_in_play
 from distinv.core.quorum import VoterSets, can_win, is_quorum
-from distinv.core.reads import ReadQuestions
 from distinv.entry import NO_BALLOT, TERM_JUMP_MAX, Ballot, NodeId, Position, follows
 from distinv.wire.messages import (
     BallotRefused,
@@ -53,7 +52,7 @@ class Candidate:
         self, node: Node, ordered_by: Ballot = NO_BALLOT, above: Ballot = NO_BALLOT
     ) -> None:
         self._node = node
-        self.reads = ReadQuestions()
+        self.reads = node.questions
         self._ordered_by = ordered_by
         self._stage = Stage.PRE_VOTE
         self._give_up_at = node.now + node.timing.campaign_us

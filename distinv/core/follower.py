@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distinv.core.events import Probe, ReadFailed, ReadReady, Send
-from distinv.core.reads import ReadQuestions
 from distinv.entry import follows
 from distinv.wire.messages import (
     Append,
@@ -31,7 +30,7 @@ class Follower:
     def __init__(self, node: Node, grace_us: int = 0) -> None:
         self._node = node
         timing = node.timing
-        self.reads = ReadQuestions()
+        self.reads = node.questions
         self.verified = 0
         """Invariant 6: the own log up to here was compared with this leader's in this ballot.
         It starts at nothing with every new leader: this object is made anew."""

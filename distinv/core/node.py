@@ -53,6 +53,7 @@ from distinv.core.leader import Leader
 from distinv.core.log import Log
 from distinv.core.membership import Membership
 from distinv.core.quorum import VoterSets, members
+from distinv.core.reads import ReadQuestions
 from distinv.election.api import Election
 from distinv.entry import (
     NO_BALLOT,
@@ -156,6 +157,7 @@ class Node:
         self.leader_ballot: Ballot = NO_BALLOT
         """The ballot of the leader followed last; it answers no Prepare of that ballot again."""
         self.elector = Elector(election_label, election, self_id, timing)
+        self.questions = ReadQuestions()
         self.role: Role
         self.failed_campaigns = 0
         self.forfeited = False

@@ -15,6 +15,10 @@ from attrs import define
 from distinv.core.quorum import VoterSets, quorum_value
 from distinv.entry import NodeId
 
+_DOUBLINGS_MAX = 6
+_ASKED_MAX = 16
+"""Questions under way; with the doubling patience an answer may take some seconds."""
+
 
 @define
 class _Waiting:
@@ -52,7 +56,9 @@ class ReadRounds:
         return True
 
     def deadline(self, interval_us: int) -> int | None:
-        return self._asked_at + interval_us if self._waiting else None
+        """When the round under way is overdue; a read without one gets it as the turn ends."""
+        under_way = self._waiting and self.round > self._confirmed
+        return self._asked_at + interval_us if under_way else None
 
     def confirm(
         self, sets: VoterSets, rounds: Mapping[NodeId, int], self_id: NodeId
@@ -77,52 +83,61 @@ class ReadRounds:
 
 
 class ReadQuestions:
-    """A follower's side: numbered questions to the leader."""
+    """A follower's side: numbered questions to the leader.
+
+    A process has one of these for life, so that no number is used twice: an answer may be late
+    by so much that the leader was suspected meanwhile, and is followed again.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[int] = []
-        self._asked: dict[int, tuple[int, ...]] = {}
+        self._waiting: deque[int] = deque()
+        self._gone = 0
+        """Reads that do not wait any more, since the start."""
+        self._asked: dict[int, int] = {}
+        """By question under way: how many reads had come, since the start, when it was sent."""
         self._number = 0
         self._asked_at = 0
-        self._fresh = False
 
     def add(self, ticket: int) -> None:
         self._waiting.append(ticket)
-        self._fresh = True
 
     @property
     def waiting(self) -> bool:
         return bool(self._waiting)
 
+    def _patience_us(self, interval_us: int) -> int:
+        """Doubles with every unanswered question: an answer may be under way for long."""
+        return interval_us << min(len(self._asked) - 1, _DOUBLINGS_MAX) if self._asked else 0
+
     def next_question(self, now: int, interval_us: int) -> int | None:
         """The number of a question to send now, or None."""
-        if not self._waiting:
-            return None
-        if self._asked and now - self._asked_at < interval_us:
+        if not self._waiting or now - self._asked_at < self._patience_us(interval_us):
             return None
         self._number += 1
-        self._asked[self._number] = tuple(self._waiting)
-        while len(self._asked) > 16:
+        self._asked[self._number] = self._gone + len(self._waiting)
+        while len(self._asked) > _ASKED_MAX:
             del self._asked[next(iter(self._asked))]
         self._asked_at = now
-        self._fresh = False
         return self._number
 
     def deadline(self, interval_us: int) -> int | None:
-        return self._asked_at + interval_us if self._waiting else None
+        """When to ask again; a read that nobody was asked about is as the turn ends."""
+        under_way = self._waiting and self._asked
+        return self._asked_at + self._patience_us(interval_us) if under_way else None
 
     def answered(self, number: int) -> tuple[int, ...]:
         """The reads that this answer serves."""
-        asked = self._asked.pop(number, None)
-        if asked is None:
+        until = self._asked.pop(number, None)
+        if until is None:
             return ()
         self._asked = {later: reads for later, reads in self._asked.items() if later > number}
-        served = [ticket for ticket in self._waiting if ticket in asked]
-        self._waiting = [ticket for ticket in self._waiting if ticket not in asked]
-        return tuple(served)
+        served = tuple(self._waiting.popleft() for _ in range(until - self._gone))
+        self._gone += len(served)
+        return served
 
     def abandon(self) -> tuple[int, ...]:
         tickets = tuple(self._waiting)
+        self._gone += len(tickets)
         self._waiting.clear()
         self._asked.clear()
         return tickets

@@ -266,7 +266,8 @@ class Engine:
             host, port = incoming.address
             self._tell(f"heard of server {beacon.server_name} at {host}:{port}", "debug")
         self._seen_servers[incoming.peer] = beacon.server_name
-        if beacon.cluster_id == 0 and self.cluster_id:
+        lost = beacon.cluster_id == 0 or (beacon.leader == 0 and self.node.serving)
+        if lost and self.cluster_id:
             self.endpoint.send_to(incoming.address, encode(self._beacon()), now)
         self._step(events.BeaconSeen(incoming.peer, beacon), now)
 

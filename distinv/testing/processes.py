@@ -224,11 +224,11 @@ class ServerProcesses:
         self._keep = directory is not None
         self._loss = loss
         self._seed = seed
-        self._beacon_port = _free_port()
+        self.beacon_port = free_port()
         self._count = count
         self._arguments = (
             *("--cluster", self.cluster, "--expect", str(count)),
-            *("--beacon-port", str(self._beacon_port), "--election", election),
+            *("--beacon-port", str(self.beacon_port), "--election", election),
             *("--multicast", multicast, "--backend", backend, "--log-level", log_level),
             *("--json", "--until-stdin-closes"),
             *arguments,
@@ -244,12 +244,13 @@ class ServerProcesses:
         directory = self._make_directory()
         command = [sys.executable, "-m", "distinv", "serve", *self._arguments]
         if self.key is not None:
-            command += ["--key", str(_write_key(directory, self.key))]
+            _write_key(self._key_file, self.key)
+            command += ["--key", str(self._key_file)]
         self.servers = tuple(
             ServerProcess(
                 f"server-{number}",
                 directory,
-                [*command, "--bind", f"127.0.0.1:{_free_port()}", *self._faults(number)],
+                [*command, "--bind", f"127.0.0.1:{free_port()}", *self._faults(number)],
                 _environment(),
             )
             for number in range(1, self._count + 1)
@@ -302,11 +303,19 @@ class ServerProcesses:
         return tuple(server for server in self.servers if server.running)
 
     @property
+    def client_arguments(self) -> tuple[str, ...]:
+        """What a client command of `distinv` needs to find this cluster."""
+        key = () if self.key is None else ("--key", str(self._key_file))
+        loss = ("--loss", str(self._loss)) if self._loss else ()
+        port = ("--beacon-port", str(self.beacon_port))
+        return ("--cluster", self.cluster, *port, *key, *loss)
+
+    @property
     def config(self) -> Config:
         """What a client of these servers has to use."""
         config = lan()
         faults = FaultSettings(loss=self._loss, seed=self._seed)
-        network = evolve(config.network, beacon_port=self._beacon_port, faults=faults)
+        network = evolve(config.network, beacon_port=self.beacon_port, faults=faults)
         return evolve(config, network=network)
 
     def client(self, name: str = "client", **settings: Any) -> InventoryClient:
@@ -393,6 +402,11 @@ class ServerProcesses:
             for reply in replies
         ]
 
+    @property
+    def _key_file(self) -> Path:
+        assert self._directory is not None, "enter the context first"
+        return self._directory / "key"
+
     def _make_directory(self) -> Path:
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="distinv-"))
@@ -406,7 +420,7 @@ class ServerProcesses:
         return faults if self._seed is None else [*faults, "--seed", str(self._seed + number)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A UDP port of this machine that nobody has.
 
     Not one that the system gives to whoever asks for any: a server that is restarted must find
@@ -435,11 +449,9 @@ def _environment() -> dict[str, str]:
     return env
 
 
-def _write_key(directory: Path, key: bytes) -> Path:
-    path = directory / "key"
+def _write_key(path: Path, key: bytes) -> None:
     path.touch(0o600)
     path.write_text(key.hex() + "\n")
-    return path
 
 
 async def _wait_until(condition: Callable[[], Any], timeout: float, complaint: str) -> None:

@@ -35,7 +35,7 @@ from distinv.wire.frame import (
     version_untrusted,
 )
 from distinv.wire.handshake import Meeting
-from distinv.wire.link import WINDOW_FLOOR_SEGMENTS, LinkContext
+from distinv.wire.link import WINDOW_FLOOR_SEGMENTS, LinkContext, sooner
 from distinv.wire.peer import Packer, Peer
 from distinv.wire.seal import PlainSeal, Seal
 
@@ -391,8 +391,7 @@ class Endpoint:
         """When to call `on_deadline`; valid after `flush`."""
         soonest = min(self._timers.values(), default=None)
         for peer in self._peers.values():
-            idle_at = peer.heard_at + self._timing.link_idle_us
-            return idle_at if soonest is None else min(soonest, idle_at)
+            return sooner(soonest, peer.heard_at + self._timing.link_idle_us)
         return soonest
 
     def on_deadline(self, now: int) -> None:

@@ -58,6 +58,13 @@ def jittered(random: Random, duration_us: int) -> int:
     return duration_us * 3 // 4 + random.randrange(duration_us // 2 + 1)
 
 
+def sooner(one: int | None, other: int | None) -> int | None:
+    """The earlier of two times, either of which may never come."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
 @frozen
 class LinkContext:
     """What all links of a process share."""
@@ -261,8 +268,7 @@ class LinkSender:
 
     def deadline(self) -> int | None:
         resume_at = self._resume_at if self._repairs else None
-        times = (self._probe_at, self._timeout_at, resume_at)
-        return min((at for at in times if at is not None), default=None)
+        return sooner(sooner(self._probe_at, self._timeout_at), resume_at)
 
     def on_deadline(self, now: int) -> None:
         if self._timeout_at is not None and self._timeout_at <= now:
@@ -382,7 +388,7 @@ class LinkReceiver:
             self._gaps[seq] = _Gap(ask_at)
             self._unasked.append((seq, self._datagrams))
         self._known = until
-        self._ask_at = ask_at if self._ask_at is None else min(self._ask_at, ask_at)
+        self._ask_at = sooner(self._ask_at, ask_at)
 
     def _fill(self, seq: int) -> None:
         del self._gaps[seq]
@@ -403,8 +409,7 @@ class LinkReceiver:
         # Not so late that the sender waits with a full window.
         at_once = self._unacknowledged_bytes * 4 >= self._limits.link_window_bytes
         ack_at = now if at_once else now + self._timing.link_ack_us
-        if self._ack_at is None or ack_at < self._ack_at:
-            self._ack_at = ack_at
+        self._ack_at = sooner(self._ack_at, ack_at)
 
     # --- what goes out ----------------------------------------------------------------------
 
@@ -414,9 +419,7 @@ class LinkReceiver:
         return self._ack_at is not None
 
     def deadline(self) -> int | None:
-        if self._ask_at is None or self._ack_at is None:
-            return self._ask_at if self._ack_at is None else self._ack_at
-        return min(self._ask_at, self._ack_at)
+        return sooner(self._ask_at, self._ack_at)
 
     def take_ack(self, now: int) -> bytes:
         """The acknowledgement chunk, with the gaps that should be filled now."""

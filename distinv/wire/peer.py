@@ -10,7 +10,7 @@ from distinv.entry import NodeId
 from distinv.transport.api import Address
 from distinv.wire.frame import Ack, Announce, Chunk, Data, Refuse, Unordered
 from distinv.wire.handshake import Handshake
-from distinv.wire.link import LinkContext, LinkReceiver, LinkSender, jittered
+from distinv.wire.link import LinkContext, LinkReceiver, LinkSender, jittered, sooner
 
 
 @frozen
@@ -24,6 +24,8 @@ class Greeting:
 
 
 class Peer:
+    """One entry of the endpoint's table; its owner decides when it is heard, flushed, forgotten."""
+
     def __init__(self, id: NodeId, context: LinkContext, now: int) -> None:
         self.id = id
         self.address: Address | None = None
@@ -182,12 +184,10 @@ class Peer:
 
     def deadline(self) -> int | None:
         """When `on_deadline` has something to do; valid after a flush."""
-        times = [self._greet_at]
-        if self.boot:
-            times.append(self._sender.deadline())
-            if self._receiver is not None:
-                times.append(self._receiver.deadline())
-        return min((at for at in times if at is not None), default=None)
+        if not self.boot:
+            return self._greet_at
+        at = sooner(self._greet_at, self._sender.deadline())
+        return at if self._receiver is None else sooner(at, self._receiver.deadline())
 
     def on_deadline(self, now: int) -> None:
         self._sender.on_deadline(now)

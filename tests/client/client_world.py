@@ -320,14 +320,16 @@ class World:
     def crash(self, number: int) -> None:
         self.by_node[number].alive = False
 
-    def restart(self, number: int, address: Address | None = None) -> None:
+    def restart(self, number: int) -> None:
+        self.by_node[number].alive = True
+        self.by_node[number].start()
+
+    def move(self, number: int, address: Address) -> None:
+        """The server is reached by another way, and by the old one not any more."""
         server = self.by_node[number]
-        if address is not None:
-            del self.by_address[server.address]
-            server.address = address
-            self.by_address[address] = server
-        server.alive = True
-        server.start()
+        del self.by_address[server.address]
+        server.address = address
+        self.by_address[address] = server
 
     def run_for(self, duration_us: int) -> None:
         end = self.now + duration_us

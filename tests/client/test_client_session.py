@@ -140,6 +140,14 @@ def test_too_many_calls_are_overload() -> None:
     world.run_for(SECOND)
     assert len(world.completions) == 5
     world.answer(world.submit(b"e"), world.query(b"f"))
+    for _ in range(5):
+        world.client.status(world.now, world.now + SECOND)
+    with pytest.raises(Overloaded):
+        world.client.status(world.now, world.now + SECOND)
+    with pytest.raises(Overloaded):
+        world.client.end_session(1, world.now, world.now + SECOND)
+    with pytest.raises(Overloaded):
+        world.client.outcome_of(1, 1, world.now + SECOND)
 
 
 @pytest.mark.parametrize("command", [b"", bytes(Limits().client_window_bytes + 1)])
@@ -1026,11 +1034,13 @@ def test_old_news_of_the_leader_are_ignored() -> None:
     world.lead(2)
     world.answer(world.submit(b"a"))
     world.leader = 3
+    world.members = world.servers[1:2]
     world.servers[1].push_servers(term=1)
     world.servers[2].endpoint.send_to(CLIENT_ADDRESS, encode(beacon_of(3, 1)), world.now)
     world.leader = 2
     world.run_for(10 * MILLISECOND)
     assert world.client.leader == world.client.home == NodeId(2)
+    assert len(world.client.servers) == 3
     world.servers[2].endpoint.send_to(CLIENT_ADDRESS, encode(beacon_of(3, 9)), world.now)
     world.run_for(10 * MILLISECOND)
     assert world.client.leader == NodeId(3)
@@ -1054,11 +1064,15 @@ def test_the_list_is_bounded() -> None:
 def test_a_server_that_moved_is_found_at_its_new_address() -> None:
     world = World()
     world.answer(world.submit(b"0"))
-    world.crash(1)
     world.run_for(SECOND)
-    world.restart(1, ("10.0.0.1", 5_000))
+    world.move(1, ("10.1.1.1", 5_000))
     (end,) = world.answer(world.submit(b"a", seconds=3))
     assert end.value == b"ok:a"
+    world.crash(1)
+    world.move(1, ("10.2.2.2", 6_000))
+    world.restart(1)
+    (end,) = world.answer(world.submit(b"b", seconds=3))
+    assert end.value == b"ok:b"
 
 
 # --- bounds and garbage -----------------------------------------------------------------------

@@ -290,6 +290,16 @@ async def test_many_callers_share_a_client() -> None:
         assert (await inventory.level("a")).on_hand == 500
 
 
+async def test_clients_of_one_seed_do_not_share_a_session() -> None:
+    """They would take each other's numbers for their own, and each other's receipts."""
+    shop = Shop()
+    async with shop.server(), shop.client(seed=7) as one, shop.client(seed=7) as other:
+        await one.put_item("a")
+        await one.receive({"a": 5})
+        await other.put_item("b")
+        assert [level.sku for level in (await other.receive({"b": 6})).levels] == ["b"]
+
+
 async def test_commands_take_effect_in_the_order_of_the_calls() -> None:
     shop = Shop()
     seqs: list[int] = []
