@@ -21,6 +21,7 @@ myst_heading_anchors = 3  # links to headings are checked like any other
 myst_enable_extensions = ["deflist"]
 
 default_role = "code"  # docstrings write `name` for code
+autoclass_content = "both"  # what a constructor takes stands in its own docstring
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distinv.cli.options import Commands, add_client, with_client
+from distinv.cli.options import Commands, add_client, row_count, with_client
 from distinv.cli.output import plain, print_json, print_table
 from distinv.cli.problems import DONE
 from distinv.errors import InvalidQuantity, InvalidRequest
@@ -131,7 +131,7 @@ def _add_about(parser: argparse.ArgumentParser) -> None:
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", metavar="N", type=rows, default=100, help="so many rows (100); 0: all"
+        "--limit", metavar="N", type=row_count, default=100, help="so many rows (100); 0: all"
     )
 
 

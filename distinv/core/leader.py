@@ -178,6 +178,9 @@ class Leader:
         previous = node.log.last
         entry = make_entry(previous, self.ballot, time_us, kind, payload)
         node.append(entry)
+        for progress in self._peers.values():
+            if progress.verified == previous.index:
+                progress.progressed_at = node.now  # until now there was nothing to acknowledge
         streaming = tuple(peer for peer, each in self._peers.items() if each.mode is Mode.STREAM)
         if streaming:
             message = Append(self.ballot, previous, (entry,), node.commit, self.reads.round)
@@ -210,7 +213,8 @@ class Leader:
             self._serve_follower(source, progress, ack)
         elif progress.mode is Mode.PROBE:
             self._probe(source, progress)
-        elif progress.verified < node.log.last_index:
+        elif ack.verified < node.log.last_index:
+            # By what it says now: one that lost sight of this leader has to verify anew.
             self._check_stall(source, progress)
         self._pursue_hand_over()
 

@@ -168,6 +168,8 @@ class Node:
         self.last_reprepare: int | None = None
 
         self.birth: Birth | None = None
+        self._birth_ticket = 0
+        """The write that makes what birth remembers durable."""
         if recovered.node is None:
             self.record(IdentityRecord(self_id, cluster_name))
         if not self.log.last_index:
@@ -409,7 +411,7 @@ class Node:
         before = self.durability.durable_index
         for effect in self.durability.persisted(event.ticket):
             self.emit(effect)
-        if self.birth is not None:
+        if self.birth is not None and self._birth_ticket <= self.durability.durable_ticket:
             self._do_birth(self.birth.on_durable())
         self.role.on_persisted(self.durability.durable_index > before)
         self.advance_commit(self.commit)
@@ -466,6 +468,7 @@ class Node:
         for action in actions:
             if isinstance(action, birth_steps.Remember):
                 self.record(action.record)
+                self._birth_ticket = self.durability.open_ticket
             elif isinstance(action, (birth_steps.Answer, birth_steps.Offer)):
                 self.hold(Send(action.to, action.message))
             elif isinstance(action, birth_steps.Say):
@@ -490,11 +493,12 @@ class Node:
         if self.birth is not None:
             self._do_birth(self.birth.on_offer(source, message.proposal, self.now))
             return
-        current = self.membership.current()
-        if current is not None and source in current.ids:
-            # A voter that has not noticed: the answer tells it.
-            same = message.proposal.cluster_id == current.cluster_id
-            self.send(source, BirthAnswer(message.proposal.cluster_id, same, None))
+        # One that has not noticed. Who belongs to a cluster accepts no other proposal any more;
+        # the log that says so has to be durable first.
+        current, proposal = self.membership.current(), message.proposal
+        if current is not None and proposal.cluster_name == self.cluster_name:
+            same = proposal.cluster_id == current.cluster_id
+            self.hold(Send(source, BirthAnswer(proposal.cluster_id, same, None)))
 
     def _on_birth_answer(self, source: NodeId, message: BirthAnswer) -> None:
         if self.birth is not None:

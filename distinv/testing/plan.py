@@ -48,6 +48,8 @@ class FaultPlan:
     """Calls that one client has under way."""
     think_us: int
     """How long a caller waits before its next call, at most."""
+    tight: bool
+    """Limits so small that chunks, evictions and reads from storage happen in a short run."""
     duration_us: int
     """Of the part in which things go wrong; healing and the demand for progress follow."""
     events: int
@@ -93,6 +95,7 @@ def draw_plan(random: Random, *, hostile: bool | None = None) -> FaultPlan:
         payload_bytes=random.choice((600, 1_200, 32_000)),
         callers=random.choice((1, 1, 3, 10)),
         think_us=random.choice((1 * ms, 30 * ms, 100 * ms, 300 * ms)),
+        tight=random.random() < 0.3,
         duration_us=random.randrange(2_000 * ms, 6_000 * ms),
         events=random.randrange(3_000, 8_000),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from distinv import config
 from distinv.core.events import InvariantBroken
@@ -22,6 +22,15 @@ PROGRESS_US = 30_000_000
 """Virtual time from healing to the end of all work; calls of before may take their 10 s."""
 
 EVENTS_MAX = 200_000
+
+TIGHT = {
+    "append_window_entries": 3,
+    "pull_bytes": 400,
+    "log_cache_bytes": 500,
+    "batch_commands": 3,
+    "link_window_bytes": 4_000,
+    "link_queue_bytes": 20_000,
+}
 
 ELECTIONS: dict[str, ElectionFactory] = {"bully": Bully, "ring": Ring, **HOSTILE}
 
@@ -48,7 +57,10 @@ class Simulation:
     def __init__(self, seed: int, *, trace: bool = False, hostile: bool | None = None) -> None:
         self._random = Random(f"plan {seed}")
         self.plan = draw_plan(self._random, hostile=hostile)
-        self.world = World(seed, self.plan, config.test(), trace=trace)
+        settings = config.test()
+        if self.plan.tight:
+            settings = evolve(settings, limits=evolve(settings.limits, **TIGHT))
+        self.world = World(seed, self.plan, settings, trace=trace)
         factory = ELECTIONS[self.plan.election]
         self.servers = [
             SimServer(self.world, number, factory, self.plan.election, self.plan.servers)

@@ -86,17 +86,38 @@ class Witness:
     """The invariants of docs/protocol.md, looked at from outside."""
 
     def __init__(self) -> None:
-        self.committed: list[Entry] = []
+        self._histories: dict[int, list[Entry]] = {}
         self.leaders: dict[Ballot, tuple[NodeId, int]] = {}
         self._prepared: dict[Ballot, tuple[NodeId, int]] = {}
         self._promises: dict[tuple[NodeId, Ballot], Promise] = {}
         self._led: dict[Ballot, list[bytes]] = {}
         """The log of each leadership, as hashes from index 1 on."""
         self._ever_durable: dict[NodeId, set[bytes]] = {}
+        self._accepted: dict[int, set[NodeId]] = {}
+        """By cluster id: who has ever held its proposal durably accepted."""
+        self.born: dict[int, VoterSet] = {}
+
+    def history(self, cluster_id: int = CLUSTER_ID) -> list[Entry]:
+        """What was applied anywhere in a cluster, in order."""
+        return self._histories.setdefault(cluster_id, [])
 
     def on_durable(self, server: Server) -> None:
         hashes = self._ever_durable.setdefault(server.id, set())
         hashes.update(entry.hash for entry in server.durable)
+        accepted = server.storage._durable.birth.accepted
+        if accepted is not None:
+            self._accepted.setdefault(accepted.cluster_id, set()).add(server.id)
+
+    def on_born(self, server: Server) -> None:
+        voters = server.node.membership.current()
+        assert voters is not None
+        self.born[voters.cluster_id] = voters
+        holders = self._accepted.get(voters.cluster_id, set())
+        count = sum(voter in holders for voter in voters.ids)
+        assert 2 * count > len(voters.ids), "birth: a majority has not accepted durably"
+        for other in self.born:
+            if other != voters.cluster_id:
+                assert not holders & self._accepted[other], "birth: two clusters share a server"
 
     def on_send(self, server: Server, message: Any) -> None:
         if isinstance(message, Prepare):
@@ -130,9 +151,10 @@ class Witness:
             position = node.log.position(index)
             assert position is not None
             led.append(position.hash)
-        if new and all(entry.ballot < ballot for entry in self.committed):
-            held = led[: len(self.committed)]
-            assert held == [entry.hash for entry in self.committed], "10: a leader has it all"
+        committed = self.history(server.cluster_id)
+        if new and all(entry.ballot < ballot for entry in committed):
+            held = led[: len(committed)]
+            assert held == [entry.hash for entry in committed], "10: a leader has it all"
 
     def on_commit(self, server: Server, index: int) -> None:
         """A leader counts `index` as committed: do the disks of a majority agree?"""
@@ -151,10 +173,11 @@ class Witness:
     def on_applied(self, server: Server, entry: Entry) -> None:
         assert len(server.durable) >= entry.index, "7: applied is durable here"
         assert server.durable[entry.index - 1].hash == entry.hash, "7: applied is durable here"
-        if entry.index > len(self.committed):
-            assert entry.index == len(self.committed) + 1, "9: applied out of order"
-            self.committed.append(entry)
-        assert self.committed[entry.index - 1].hash == entry.hash, "9: two committed logs"
+        committed = self.history(server.cluster_id)
+        if entry.index > len(committed):
+            assert entry.index == len(committed) + 1, "9: applied out of order"
+            committed.append(entry)
+        assert committed[entry.index - 1].hash == entry.hash, "9: two committed logs"
 
 
 @define(eq=False)
@@ -334,6 +357,7 @@ class Server:
                 self.serving_changes.append(effect)
             elif isinstance(effect, events.Born):
                 self.cluster_id = effect.cluster_id
+                self.scene.witness.on_born(self)
             elif isinstance(effect, events.Probe):
                 self.probes.append(effect.peer)
             else:
@@ -375,7 +399,7 @@ class Server:
 
     def read(self, ticket: int) -> None:
         """A linearizable read arrives: whatever was applied anywhere may be known outside."""
-        self._floors[ticket] = len(self.scene.witness.committed)
+        self._floors[ticket] = len(self.history)
         self.turn(events.Read(ticket))
 
     def _reads_ready(self, effect: events.ReadReady) -> None:
@@ -383,6 +407,11 @@ class Server:
             assert ticket not in self.ready, f"read {ticket} is answered twice"
             assert effect.index >= self._floors[ticket], "a read from before what was known"
             self.ready[ticket] = effect.index
+
+    @property
+    def history(self) -> list[Entry]:
+        """What is committed in its cluster, as far as anybody outside can know."""
+        return self.scene.witness.history(self.cluster_id)
 
     @property
     def leads(self) -> bool:
@@ -662,11 +691,17 @@ class Scene:
         assert leader is not None
         return leader
 
+    @property
+    def committed(self) -> list[Entry]:
+        """What was applied anywhere, of the one cluster there is."""
+        (cluster_id,) = {server.cluster_id for server in self.servers.values() if server.cluster_id}
+        return self.witness.history(cluster_id)
+
     def numbers(self) -> list[int]:
         """The numbers of the committed commands, in their order."""
         return [
             each.number
-            for entry in self.witness.committed
+            for entry in self.committed
             if entry.kind == EntryKind.COMMANDS
             for each in decode_batch(entry.payload)
             if isinstance(each, SessionCommand)

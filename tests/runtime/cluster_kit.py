@@ -12,7 +12,7 @@ import anyio
 from attrs import evolve
 
 from distinv import Cluster, Config, InventoryClient, Timing
-from distinv.config import test as patient_config
+from distinv.config import test as test_config
 from distinv.transport.memory import MemoryNetwork
 
 DEADLINE_S = 30
@@ -26,9 +26,14 @@ def free_port() -> int:
         return port
 
 
+def quick_config() -> Config:
+    """Who waits for a number of servers need not listen for long."""
+    return with_timing(test_config(), discovery_window_us=50_000)
+
+
 def config_of_its_own() -> Config:
     """Nobody else announces on this beacon port."""
-    config = patient_config()
+    config = quick_config()
     return evolve(config, network=evolve(config.network, beacon_port=free_port()))
 
 
@@ -44,7 +49,7 @@ class MemoryCluster:
         self.network = MemoryNetwork()
         self._directory = directory
         self._settings = {
-            "config": patient_config(),
+            "config": quick_config(),
             "expect": expect,
             "transport": self.network.open_transport,
             "discovery": self.network.open_discovery,

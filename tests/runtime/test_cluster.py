@@ -16,6 +16,7 @@ from cluster_kit import (
     MemoryCluster,
     followers_of,
     leader_of,
+    quick_config,
     running,
     with_timing,
 )
@@ -29,7 +30,6 @@ from distinv import (
     StorageError,
     hookimpl,
 )
-from distinv.config import test as patient_config
 from distinv.core.events import InvariantBroken, LeaderChanged, Tell
 from distinv.plugins.observer import ObserverContext
 from distinv.runtime.observers import Progress
@@ -219,7 +219,7 @@ async def test_a_leader_whose_disk_hangs_lets_others_lead(tmp_path: Path) -> Non
         disks[context.data_dir.name] = StallingStorage(context)
         return disks[context.data_dir.name]
 
-    config = with_timing(patient_config(), disk_stall_us=100_000)
+    config = with_timing(quick_config(), disk_stall_us=100_000)
     shop = MemoryCluster(tmp_path, storage=open_disk, config=config)
     async with running(*(shop.server(number) for number in range(3))) as servers:
         slow = leader_of(servers)
@@ -335,7 +335,7 @@ class FloodingTransport(MemoryTransport):
 
 
 async def test_a_flood_is_dropped_and_counted(tmp_path: Path) -> None:
-    config = patient_config()
+    config = quick_config()
     config = evolve(config, limits=evolve(config.limits, inbox_datagrams=100))
     shop = MemoryCluster(tmp_path, expect=1, config=config)
 
