@@ -117,9 +117,10 @@ def show(found: dict[str, Any]) -> None:
         f"{about['cores']} cores ({about['cpu']}), Python {about['python']}, {about['system']},\n"
         f"fdatasync {about['fdatasync_us']} us, load average {about['load_average']} at the start"
     )
+    clients = "one client" if settings["clients"] == 1 else f"{settings['clients']} clients"
     print(
-        f"{settings['servers']} durable servers, callers on {settings['clients']} clients, all on "
-        f"this machine; {settings['backend']}, {'sealed' if settings['sealed'] else 'no key'};\n"
+        f"{settings['servers']} durable servers, the callers share {clients}, all on this machine; "
+        f"{settings['backend']}, {'sealed' if settings['sealed'] else 'no key'};\n"
         f"median (lowest-highest) of {settings['rounds']} rounds of {settings['seconds']:g} s; "
         "us: processor time for one call\n"
     )
@@ -167,7 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
         "parts", metavar="PART", nargs="*", help=f"what to measure: {', '.join(PARTS)} (all)"
     )
     parser.add_argument("--callers", metavar="N", type=int, nargs="+", default=CALLERS)
-    parser.add_argument("--clients", metavar="N", type=int, default=4, help="that they share (4)")
+    parser.add_argument("--clients", metavar="N", type=int, default=1, help="that they share (1)")
     parser.add_argument("--servers", metavar="N", type=int, default=3, help="how many (3)")
     parser.add_argument("--rounds", metavar="N", type=int, help="of each rate (5, quick 3)")
     parser.add_argument("--seconds", metavar="S", type=float, help="of a round (5, quick 2)")

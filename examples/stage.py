@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -90,13 +91,11 @@ def play(
 ) -> int:
     """Run `work` on the chosen event loop, print its report, and return the exit status."""
     say: Say = (lambda text: None) if options.json else _say
-    # A polite kill ends the servers and removes their data, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     status = 1
     try:
-        report = anyio.run(work, options, say, backend=options.backend)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        report = anyio.run(_until_signal, partial(work, options, say), backend=options.backend)
+        if isinstance(report, int):
+            return 128 + report
     except (DistinvError, WrongUsage, BaseExceptionGroup) as error:
         problem = _only(error)
         if not isinstance(problem, DistinvError | WrongUsage):
@@ -113,6 +112,24 @@ def play(
     else:
         print(f"verdict: {report['verdict']}")
     return status
+
+
+async def _until_signal(work: Callable[[], Awaitable[Report]]) -> Report | int:
+    """The report; or the signal, polite or Ctrl-C, that ended it and all servers before."""
+    ended_by: list[int] = []
+
+    async def cancel_on_signal(scope: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                ended_by.append(number)
+                scope.cancel()
+
+    report: Report = {}
+    async with anyio.create_task_group() as group:
+        group.start_soon(cancel_on_signal, group.cancel_scope)
+        report = await work()
+        group.cancel_scope.cancel()
+    return report or ended_by[0]
 
 
 def _say(text: str) -> None:

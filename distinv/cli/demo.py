@@ -18,7 +18,15 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from distinv.cli.options import Commands, add_json, count, positive, probability, run_on
+from distinv.cli.options import (
+    Commands,
+    add_backend,
+    add_json,
+    count,
+    positive,
+    probability,
+    run_on,
+)
 from distinv.cli.output import print_json, print_table
 from distinv.cli.problems import DONE, REFUSED
 from distinv.errors import DistinvError, InsufficientStock
@@ -52,7 +60,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--servers", metavar="N", type=count, default=3, help="how many (3)")
     parser.add_argument("--orders", metavar="N", type=count, default=2_000, help="how many (2000)")
     parser.add_argument("--election", metavar="NAME", default="bully", help="bully, ring, …")
-    parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
+    add_backend(parser)
     parser.add_argument("--loss", metavar="P", type=probability, default=0.0)
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="makes the same orders")
     parser.add_argument(

@@ -22,6 +22,13 @@ T = TypeVar("T")
 
 CLUSTER_VARIABLE = "DISTINV_CLUSTER"
 
+_LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {}),
+    "trio": ("trio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+}
+"""What `--backend` names: anyio's backend and its options."""
+
 
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Which cluster, and how to reach it: the same for servers and clients."""
@@ -60,11 +67,12 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         help="drop each datagram sent with this probability, to see what happens",
     )
     group.add_argument("--seed", metavar="N", type=int, help="makes --loss reproducible")
-    group.add_argument(
-        "--backend",
-        choices=("asyncio", "trio"),
-        default="asyncio",
-        help="the event loop (asyncio)",
+    add_backend(group)
+
+
+def add_backend(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--backend", choices=tuple(_LOOPS), default="asyncio", help="the event loop (asyncio)"
     )
 
 
@@ -151,14 +159,15 @@ def servers_of(options: argparse.Namespace) -> list[str] | None:
 
 
 def run_on(backend: str, main: Callable[[], Awaitable[T]]) -> T:
-    """Run an event loop. Raises ConfigError when trio is asked for and not installed."""
+    """Run an event loop. Raises ConfigError when it is an extra and not installed."""
     import anyio
 
     from distinv.errors import ConfigError
 
-    if backend == "trio" and find_spec("trio") is None:
-        raise ConfigError("trio is not installed: pip install 'distinv[trio]'")
-    return anyio.run(main, backend=backend)
+    loop, backend_options = _LOOPS[backend]
+    if backend != "asyncio" and find_spec(backend) is None:
+        raise ConfigError(f"{backend} is not installed: pip install 'distinv[{backend}]'")
+    return anyio.run(main, backend=loop, backend_options=backend_options)
 
 
 def with_client(options: argparse.Namespace, work: Callable[[InventoryClient], Awaitable[T]]) -> T:

@@ -284,8 +284,8 @@ class Candidate:
     def deadline(self) -> int | None:
         return min(self._give_up_at, self._retry_at)
 
-    def excuse(self) -> None:
-        self._give_up_at = max(self._give_up_at, self._node.now + self._node.timing.heartbeat_us)
+    def excuse(self, late_us: int) -> None:
+        self._give_up_at = max(self._give_up_at, self._node.late_until)
 
     def on_time(self) -> None:
         node = self._node

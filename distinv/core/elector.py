@@ -23,6 +23,10 @@ _SENDS_MAX = 64
 flood the network, and the leader's heartbeats with it."""
 
 
+_CALLS_PER_GAP = 10
+"""Deadlines per heartbeat interval: a plugin that is always due must not keep this server busy."""
+
+
 class Elector:
     """Calls the plugin, and turns what it returns into effects and nominations of this node."""
 
@@ -33,6 +37,8 @@ class Elector:
         self._gap_us = timing.heartbeat_us
         self._members: tuple[NodeId, ...] = ()
         self._next_nomination = 0
+        self._not_before = 0
+        """Whatever time the plugin names, it is not called again before this one."""
         self._sends_left = _SENDS_MAX
         self._sends_until = 0
         self._out: list[Effect] = []
@@ -48,7 +54,7 @@ class Elector:
             due = self._election.deadline()
         except Exception:  # a plugin may do anything
             return None
-        return due if due is None or (isinstance(due, int) and due >= 0) else None
+        return max(due, self._not_before) if isinstance(due, int) else None
 
     def on_suspect(self, leader: NodeId | None, now: int) -> None:
         self._call(lambda: self._election.on_suspect(leader, now), now)
@@ -67,6 +73,7 @@ class Elector:
     def on_deadline(self, now: int) -> None:
         due = self.deadline()
         if due is not None and due <= now:
+            self._not_before = now + self._gap_us // _CALLS_PER_GAP
             self._call(lambda: self._election.on_deadline(now), now)
 
     def _call(self, ask: Callable[[], Iterable[ElectionAction]], now: int) -> None:

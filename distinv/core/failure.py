@@ -26,16 +26,17 @@ class LocalHealth:
         self.score = 0
         self._worsened_at = 0
 
-    def observe(self, due: int, now: int) -> bool:
-        """The node was due at `due` and runs at `now`. True when that is badly late."""
-        late = now - due > self._late_us
-        if late:
+    def observe(self, due: int, now: int) -> int:
+        """The node was due at `due` and runs at `now`. How late, if that is bad, or 0."""
+        late_us = now - due
+        if late_us > self._late_us:
             self.score = min(_SCORE_MAX, self.score + 1)
             self._worsened_at = now
-        elif self.score and now - self._worsened_at > self._decay_us:
+            return late_us
+        if self.score and now - self._worsened_at > self._decay_us:
             self.score -= 1
             self._worsened_at = now
-        return late
+        return 0
 
 
 class FailureDetector:
@@ -62,10 +63,10 @@ class FailureDetector:
         self.last_heard = now
         self.refused_at = None
 
-    def excuse(self, now: int) -> None:
-        """This process slept: count the leader's silence from now on."""
+    def excuse(self, late_us: int, now: int) -> None:
+        """This process slept for so long: that was no silence of the leader."""
         if self.last_heard is not None:
-            self.last_heard = now
+            self.last_heard = min(self.last_heard + late_us, now)
 
     @property
     def timeout_us(self) -> int:

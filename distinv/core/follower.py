@@ -171,13 +171,11 @@ class Follower:
     def _votes(self) -> bool:
         return self._node.is_voter(self._node.self_id)
 
-    def excuse(self) -> None:
+    def excuse(self, late_us: int) -> None:
         """This process slept; so did its timers."""
-        node = self._node
-        if node.leader is None:
-            later = node.now + node.timing.heartbeat_us
-            self._suspect_at = max(self._suspect_at, later)
-            self._watchdog_at = max(self._watchdog_at, later)
+        if self._node.leader is None:
+            self._suspect_at = max(self._suspect_at, self._node.late_until)
+            self._watchdog_at = max(self._watchdog_at, self._node.late_until)
 
     def on_time(self) -> None:
         node = self._node

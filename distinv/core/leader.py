@@ -371,10 +371,10 @@ class Leader:
             times.append(self._hand_over.until)
         return min(times)
 
-    def excuse(self) -> None:
-        """This process slept: nobody's silence counts from before that."""
+    def excuse(self, late_us: int) -> None:
+        """This process slept for so long: that was nobody's silence."""
         for progress in self._peers.values():
-            progress.last_heard = max(progress.last_heard, self._node.now)
+            progress.last_heard = min(progress.last_heard + late_us, self._node.now)
 
     def on_time(self) -> None:
         node = self._node

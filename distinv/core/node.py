@@ -162,7 +162,9 @@ class Node:
         self.failed_campaigns = 0
         self.forfeited = False
         """A campaign was left to a fresher server since a leader was last heard."""
-        self._late_until = 0
+        self.late_until = -timing.suspect_ceiling_us
+        """Having slept, this node listens before it campaigns; but not again and again, or slow
+        machines would never have a leader."""
         self._checked = 0
         self._out: list[Effect] = []
         self.last_reprepare: int | None = None
@@ -200,10 +202,12 @@ class Node:
 
     def deadline(self) -> int | None:
         """When `TimeReached` is due."""
-        times = [self.role.deadline(), self.elector.deadline() if self.birth is None else None]
-        if self.birth is not None:
-            times.append(self.birth.deadline())
+        times = (self._due(), self.elector.deadline() if self.birth is None else None)
         return min((time for time in times if time is not None), default=None)
+
+    def _due(self) -> int | None:
+        """The same, but for the election: a plugin's times say nothing about this process."""
+        return self.role.deadline() if self.birth is None else self.birth.deadline()
 
     # --- what roles use -----------------------------------------------------------------------
 
@@ -377,7 +381,7 @@ class Node:
             and isinstance(self.role, Follower)
             and self.is_voter(self.self_id)
             and not self.hears_leader()
-            and self.now >= self._late_until
+            and self.now >= self.late_until
         )
 
     def _heed_elector(self) -> None:
@@ -444,12 +448,14 @@ class Node:
             self.role.transfer_to(event.target)
 
     def _on_time(self, event: TimeReached) -> None:
-        due = self.deadline()
-        if due is not None and self.health.observe(due, self.now):
+        due = self._due()
+        late_us = 0 if due is None else self.health.observe(due, self.now)
+        if late_us:
             # This process slept: whoever seems silent may have spoken to nobody.
-            self.detector.excuse(self.now)
-            self._late_until = self.now + self.timing.heartbeat_us
-            self.role.excuse()
+            self.detector.excuse(late_us, self.now)
+            if self.now - self.late_until > self.timing.suspect_ceiling_us:
+                self.late_until = self.now + self.timing.heartbeat_us
+            self.role.excuse(late_us)
         if self.birth is not None:
             self._do_birth(self.birth.on_deadline(self.now))
         else:

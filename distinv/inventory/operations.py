@@ -172,7 +172,7 @@ def _ship(work: Work, operation: Ship) -> None:
 
 def _adjust(work: Work, operation: Adjust) -> None:
     changes = _summed(work, operation.lines, operation.location)
-    _check_available([(cell, -delta) for cell, delta in changes if delta < 0])
+    _check_available([(cell, -delta) for cell, delta in changes])
     for cell, delta in changes:
         _check_room(work, cell, delta)
     work.move(Kind.ADJUST, operation.about, changes)
@@ -185,8 +185,7 @@ def _set_on_hand(work: Work, operation: SetOnHand) -> None:
     if operation.if_on_hand is not None and operation.if_on_hand != cell.on_hand:
         raise _stale(cell, f"{cell.on_hand} on hand, not {operation.if_on_hand}")
     delta = operation.quantity - cell.on_hand
-    if delta < 0:
-        _check_available([(cell, -delta)])
+    _check_available([(cell, -delta)])
     work.move(Kind.SET_ON_HAND, operation.about, [(cell, delta)])
 
 

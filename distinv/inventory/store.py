@@ -356,8 +356,6 @@ class InventoryStore:
             if found.fate is Fate.UNDECIDED:
                 self._append(CloseSession(found.session))
                 self.machine.flush()
-                if found.session == self._session:
-                    self._session = None
                 found = ask.value(self.machine.query(ask.encode()))
         return found.conclude()
 

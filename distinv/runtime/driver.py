@@ -193,9 +193,14 @@ class Driver:
             del self._probing[peer]
 
     async def _run_errand(self, errand: Errand) -> None:
-        result = await anyio.to_thread.run_sync(errand.run)
-        errand.finish(result, monotonic_us())
-        self._wake.set()
+        try:
+            result = await anyio.to_thread.run_sync(errand.run)
+        except StorageError as error:
+            errand.fail()
+            self._audience.say(f"a question stays unanswered: {error}", "warning")
+        else:
+            errand.finish(result, monotonic_us())
+            self._wake.set()
 
     # --- turns ----------------------------------------------------------------------------------
 

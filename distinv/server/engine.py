@@ -383,7 +383,9 @@ class Engine:
         limit = self._limits.pull_bytes
         entries = self.node.log.bodies(first, effect.last, limit)
         if entries is None:
-            entries = self._read_log(first, effect.last, limit)
+            # What is not in memory any more is durable; what follows it may not be yet.
+            last = min(effect.last, self.node.durability.durable_index)
+            entries = self._read_log(first, last, limit)
         bodies = tuple(entries)
         message: Append | PullReply
         if effect.pulled:

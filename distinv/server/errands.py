@@ -17,10 +17,13 @@ Then: TypeAlias = Callable[[Any, int], None]
 
 @frozen
 class Errand:
-    """Call `run` in a thread, then `finish` with its result and the time, between two turns."""
+    """Call `run` in a thread, then one of the others, between two turns."""
 
     run: Callable[[], Any]
     finish: Then
+    """Takes the result and the time in microseconds."""
+    fail: Callable[[], None]
+    """Nobody is answered; who still wants to know asks again."""
 
 
 class Errands:
@@ -50,10 +53,16 @@ class Errands:
     def _begin(self, kind: bytes, work: Callable[[], Any]) -> Errand:
         self._running[kind] = self._waiting.pop(kind)
 
-        def finish(result: Any, now: int) -> None:
+        def end() -> list[Then]:
             askers = self._running.pop(kind)
             self._count -= len(askers)
-            for then in askers:
+            return askers
+
+        def finish(result: Any, now: int) -> None:
+            for then in end():
                 then(result, now)
 
-        return Errand(work, finish)
+        def fail() -> None:
+            end()
+
+        return Errand(work, finish, fail)

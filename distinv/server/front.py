@@ -266,7 +266,7 @@ class Front:
                 continue
             if each.kind == "result":
                 self._out.append((waiter.client, Reply(*key, each.result)))
-            else:
+            elif each.kind in ("expired", "gap"):
                 reason = "session_expired" if each.kind == "expired" else "gap"
                 self._not_taken(waiter.client, key, waiter.copy, reason)
 

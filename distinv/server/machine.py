@@ -24,7 +24,7 @@ class Applied(Protocol):
     def result(self) -> bytes: ...
     @property
     def kind(self) -> str:
-        """opened, result, expired, gap, closed"""
+        """opened, result, expired, gap, closed, or dropped: a duplicate whose result is gone."""
         ...
 
 

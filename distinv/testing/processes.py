@@ -110,13 +110,16 @@ class ServerProcess:
     @property
     def address(self) -> Address | None:
         """Where it listens; None before it has said so."""
-        said = self._said()
-        return (said[0]["address"][0], said[0]["address"][1]) if said else None
+        for line in self._said():
+            if "address" in line:
+                host, port = line["address"]
+                return (host, port)
+        return None
 
     @property
     def is_ready(self) -> bool:
         """It has known a leader since it was started."""
-        return any(line["event"] == "ready" for line in self._said())
+        return any(line.get("event") == "ready" for line in self._said())
 
     def launch(self) -> None:
         """Start the process without waiting. It keeps its data directory."""

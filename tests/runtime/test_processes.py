@@ -1,0 +1,77 @@
+"""`ServerProcesses`: what applications and benchmarks start their servers with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from distinv import NoServer, new_key
+from distinv.testing.processes import ServerFailed, ServerProcesses, free_port
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_sealed_cluster_is_killed_and_comes_back(tmp_path: Path) -> None:
+    """The other backend's turn is in the tests of `distinv demo`."""
+    async with ServerProcesses(
+        2, key=new_key(), backend="trio", election="ring", directory=tmp_path
+    ) as servers:
+        first, second = servers.servers
+        leader = await servers.leader()
+        follower = second if leader is first else first
+        async with servers.client("till") as inventory:
+            await inventory.put_item("a")
+            await follower.kill()
+            assert (follower.running, follower.launched, follower.pid) == (False, False, None)
+            await inventory.receive({"a": 3})
+            assert {status.name for status in await servers.statuses()} == {leader.name}
+            await follower.start()
+            one, other = await servers.wait_converged()
+            assert (one.seq, one.digest) == (other.seq, other.digest)
+            assert (one.seq, one.digest) == (2, (await inventory.digest()).value)
+        assert (leader.kills, follower.kills) == (0, 1)
+        assert leader.address != follower.address
+        assert servers[leader.name] is leader
+        assert await follower.stop() == 0
+        assert "following" in follower.log
+        pid = leader.pid
+        assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert (tmp_path / "server-1" / "journal").is_dir()
+
+
+async def test_a_server_that_cannot_start_says_why() -> None:
+    servers = ServerProcesses(1, election="coin")
+    with pytest.raises(ServerFailed, match="server-1 ended with status 2: distinv: there is no"):
+        await servers.__aenter__()
+    assert not servers.running
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_no_process_outlives_an_error_of_the_body() -> None:
+    pids: list[int] = []
+
+    async def fail() -> None:
+        async with ServerProcesses(1) as servers:
+            pids.append(servers.servers[0].pid or 0)
+            raise RuntimeError("the application's own")
+
+    with pytest.raises(RuntimeError, match="the application's own"):
+        await fail()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+async def test_clients_of_one_cluster_do_not_find_another() -> None:
+    servers = ServerProcesses(1)
+    async with servers.client(timeout=0.2) as inventory:
+        with pytest.raises(NoServer):
+            await inventory.level("a")
+
+
+def test_free_ports_are_not_those_of_clients() -> None:
+    assert all(12_000 <= free_port() < 32_000 for _ in range(10))
