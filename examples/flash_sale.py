@@ -39,7 +39,7 @@ async def sell_out(options: argparse.Namespace, say: Say) -> Report:
             await inventory.receive({HOT: options.units}, reference=OPENING)
         say(f"{options.terminals} terminals want one each")
         began = time.perf_counter()
-        hanging = await rush(servers, books)
+        hanging = await rush(servers, books, options.timeout)
         seconds = time.perf_counter() - began
         say("the rush is over; looking into the books")
         statuses = await servers.wait_converged()
@@ -71,13 +71,13 @@ async def sell_out(options: argparse.Namespace, say: Say) -> Report:
     return report
 
 
-async def rush(servers: ServerProcesses, books: Books) -> int:
+async def rush(servers: ServerProcesses, books: Books, timeout: float | None) -> int:
     """All at once, each with a client of its own. Returns how many got no answer."""
     ready, start, hanging = 0, anyio.Event(), len(books.movements)
 
     async def terminal(number: int, order: Movement) -> None:
         nonlocal ready, hanging
-        async with servers.client(f"till-{number}") as inventory:
+        async with servers.client(f"till-{number}", timeout=timeout) as inventory:
             ready += 1
             if ready == len(books.movements):
                 start.set()

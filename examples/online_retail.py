@@ -134,7 +134,7 @@ async def sell(
     waiting = enumerate(books.movements.values())
 
     async def terminal(number: int) -> None:
-        async with servers.client(f"till-{number}") as inventory:
+        async with servers.client(f"till-{number}", timeout=options.timeout) as inventory:
             for place, movement in waiting:
                 await killer.comes_to(place)
                 key = movement.reference if options.keys else None

@@ -50,6 +50,12 @@ def make_parser(description: str, *, terminals: int) -> argparse.ArgumentParser:
         default=0.0,
         help="drop each datagram of every server and client with this probability (0)",
     )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        help="how long one call of a terminal may take (10); a short one makes unknown outcomes",
+    )
     parser.add_argument("--seed", metavar="N", type=int, help="makes --loss reproducible")
     parser.add_argument(
         "--directory", metavar="DIR", help="keep the servers' data and logs in this directory"
@@ -69,6 +75,13 @@ def probability(text: str) -> float:
     number = float(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError("a probability is at least 0 and below 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError("give a number above 0")
     return number
 
 

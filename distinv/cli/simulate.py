@@ -30,11 +30,12 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from distinv.testing import campaign
-
     seeds: range = options.seeds if options.seed is None else options.seed
     if options.trace and len(seeds) != 1:
         raise ConfigError("--trace tells of a single seed: add --seed N")
+
+    from distinv.testing import campaign
+
     return campaign.run(
         seeds=seeds,
         jobs=options.jobs,

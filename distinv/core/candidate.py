@@ -112,7 +112,7 @@ class Candidate:
         self._stage = Stage.PREPARE
         self._denied = []
         self.ballot = self._would_prepare()
-        self._give_up_at = node.now + node.timing.campaign_us
+        self._give_up_at = node.now + node.campaign_us()
         self._retry_at = node.now + node.timing.retry_us
         node.raise_promise(self.ballot)  # invariant 1: durable before Prepare leaves
         self._prepare_ticket = node.promise_ticket
@@ -275,8 +275,11 @@ class Candidate:
         node = self._node
         node.failed_campaigns += 1
         backoff = node.timing.campaign_backoff_us << min(node.failed_campaigns, 4)
+        pause_us = node.random.randrange(backoff)
+        if self._stage is not Stage.PRE_VOTE:
+            node.quiet_until = node.now + pause_us
         node.tell(f"election given up: {why}")
-        node.become_follower(None, node.leader_ballot, node.random.randrange(backoff))
+        node.become_follower(None, node.leader_ballot, pause_us)
 
     def read(self, ticket: int) -> None:
         self._node.emit(ReadFailed((ticket,), "no_leader"))

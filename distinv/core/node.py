@@ -100,6 +100,9 @@ from distinv.wire.messages import (
 
 Role: TypeAlias = Follower | Candidate | Leader
 
+_CAMPAIGN_DOUBLINGS_MAX = 3
+"""A campaign is two exchanges and two writes, each of which may take a second (`disk_stall_us`)."""
+
 
 class Node:
     """The consensus state of one server. Fields are public to the roles and to `check()`."""
@@ -160,6 +163,9 @@ class Node:
         self.questions = ReadQuestions()
         self.role: Role
         self.failed_campaigns = 0
+        """Own and others' campaigns since a leader was last heard."""
+        self.quiet_until = now
+        """Another campaign has its time, or the own one failed: none is begun before."""
         self.forfeited = False
         """A campaign was left to a fresher server since a leader was last heard."""
         self.late_until = -timing.suspect_ceiling_us
@@ -381,11 +387,19 @@ class Node:
             and isinstance(self.role, Follower)
             and self.is_voter(self.self_id)
             and not self.hears_leader()
-            and self.now >= self.late_until
+            and self.now >= max(self.late_until, self.quiet_until)
         )
 
+    def campaign_us(self) -> int:
+        """How long a campaign may take. Doubles while none succeeds: however slow the disks and
+        the network are, some campaign has time enough."""
+        return self.timing.campaign_us << min(self.failed_campaigns, _CAMPAIGN_DOUBLINGS_MAX)
+
     def _heed_elector(self) -> None:
-        self._out.extend(self.elector.take_effects())
+        for effect in self.elector.take_effects():
+            nominates = isinstance(effect, Send) and isinstance(effect.message, NominateHint)
+            if not (nominates and isinstance(self.role, Candidate)):
+                self._out.append(effect)  # who campaigns itself nominates nobody else
         why, self.elector.nominated = self.elector.nominated, None
         if why is not None and self.may_campaign():
             self.become_candidate(why)
@@ -540,7 +554,10 @@ class Node:
             self.send(source, PrepareRefused(ballot, self.promised, heard))
             return
         self.raise_promise(ballot)
-        self.become_follower(None, ballot, self.timing.campaign_us)
+        grace_us = self.campaign_us()
+        self.failed_campaigns += 1
+        self.quiet_until = self.now + grace_us
+        self.become_follower(None, ballot, grace_us)
         self.last_promise = Promise(
             ballot, self.log.last, self.commit, self.clock_us, self.membership.describe(self.commit)
         )
@@ -609,6 +626,8 @@ class Node:
         self.elector.on_message(source, message, self.now)
 
     def _on_hint(self, source: NodeId, message: NominateHint) -> None:
+        if source == self.promised.node:
+            self.quiet_until = self.now  # it leaves its own campaign to this server
         if self.is_voter(source) and self.may_campaign():
             self.become_candidate(f"{self.name_of(source)} nominates this server")
 

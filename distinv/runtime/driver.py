@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
@@ -72,7 +72,11 @@ class Driver:
         self._unflushed = 0
         self._flush_at: int | None = None
         self._deadline = 0
+        """When a turn is to be taken though nothing happens."""
         self._wake = anyio.Event()
+        self._timer = anyio.CancelScope()
+        """Ends the timekeeper's sleep at `_sleeps_until`."""
+        self._sleeps_until = 0
         self._changed = anyio.Event()
         self._situation: tuple[object, ...] = ()
         self._progress: Progress | None = None
@@ -88,10 +92,10 @@ class Driver:
         """Run until `stop`, a failure (kept in `failure`), or cancellation."""
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._read_transport)
+                group.start_soon(self._read_transport, group)
                 group.start_soon(self._read_discovery)
-                group.start_soon(self._read_storage)
-                await self._take_turns(group)
+                group.start_soon(self._read_storage, group)
+                await self._keep_time(group)
                 group.cancel_scope.cancel()
         except Exception as error:
             self._fail(error)
@@ -150,10 +154,11 @@ class Driver:
 
     # --- readers --------------------------------------------------------------------------------
 
-    async def _read_transport(self) -> None:
-        receive, take_in = self._transport.receive, self._take_in
+    async def _read_transport(self, group: TaskGroup) -> None:
+        receive = self._transport.receive
         while True:
-            take_in(await receive())
+            self._take_in(await receive())
+            self._take_turn(group)
 
     def _take_in(self, datagrams: list[Datagram]) -> None:
         room = self._limits.inbox_datagrams - len(self._inbox)
@@ -161,20 +166,25 @@ class Driver:
             self.overflowed += len(datagrams) - room
             datagrams = datagrams[:room]
         self._inbox.extend(datagrams)
-        self._wake.set()
 
     async def _read_discovery(self) -> None:
         """Without announcements servers may still know each other: that is no reason to stop."""
+
+        def deliver(datagram: Datagram) -> None:
+            self._take_in([datagram])
+            self._wake.set()
+
         try:
-            await self._discovery.listen(lambda datagram: self._take_in([datagram]))
+            await self._discovery.listen(deliver)
         except Exception as error:
             self._audience.say(f"does not hear announcements any more: {error!r}", "warning")
 
-    async def _read_storage(self) -> None:
+    async def _read_storage(self, group: TaskGroup) -> None:
         while True:
             await anyio.wait_readable(self._bell)
             self._bell.recv(self._limits.turn_datagrams)
-            self._wake.set()
+            if self._persisted:  # unless a turn in between has seen it
+                self._take_turn(group)
 
     def _on_stored(self, outcome: int | StorageError) -> None:
         """Called from the storage thread."""
@@ -204,30 +214,56 @@ class Driver:
 
     # --- turns ----------------------------------------------------------------------------------
 
-    async def _take_turns(self, group: TaskGroup) -> None:
-        rest: Callable[[], Awaitable[None]]
+    async def _keep_time(self, group: TaskGroup) -> None:
+        """Take a turn when something is due, when somebody calls, and while work is left."""
         while not self._stopping:
-            self._carry_out(self._turn(), group)
-            if self._inbox or self._persisted or self._refused or self.engine.apply_waiting:
-                rest = anyio.lowlevel.checkpoint
-            else:
-                rest = self._sleep
-            await rest()
-        self._carry_out(self._turn(), group)  # what is still to be said
+            if self._wake.is_set():
+                self._wake = anyio.Event()
+                self._take_turn(group)
+            elif self._deadline <= monotonic_us():
+                self._take_turn(group)
+            await self._sleep()
+        self._take_turn(group)  # what is still to be said
 
     async def _sleep(self) -> None:
-        """Until somebody wakes the owner, or something is due."""
         wait_us = self._deadline - monotonic_us()
         if self._wake.is_set() or wait_us <= 0:
             await anyio.lowlevel.checkpoint()
-        else:
-            with anyio.move_on_after(wait_us / _SECOND_US):
-                await self._wake.wait()
-        if self._wake.is_set():
-            self._wake = anyio.Event()
+            return
+        self._sleeps_until = self._deadline
+        with anyio.move_on_after(wait_us / _SECOND_US) as self._timer:
+            await self._wake.wait()
+        self._sleeps_until = 0
 
-    def _turn(self) -> Turn:
+    def _take_turn(self, group: TaskGroup) -> None:
+        """One turn, by whichever task has a reason; none of them awaits anything in it.
+
+        What was heard is answered and written before anything is applied: the disk and the
+        other servers work meanwhile.
+        """
         engine, now = self.engine, monotonic_us()
+        self._hear(now)
+        self._carry_out(engine.end_turn(now), group)
+        if engine.apply_waiting:
+            self._apply(monotonic_us())
+            self._carry_out(engine.end_turn(monotonic_us()), group)
+        elif self._flush_at is not None and self._flush_at <= now:
+            self._flush()
+        times = (engine.deadline(), self._flush_at)
+        self._deadline = min(time for time in times if time is not None)
+        self._plan()
+
+    def _plan(self) -> None:
+        """See to it that the next turn is not later than it has to be."""
+        if self._inbox or self._refused or self.engine.apply_waiting:
+            self._wake.set()
+        elif self._deadline < self._sleeps_until:
+            wait_us = self._deadline - monotonic_us()
+            self._timer.deadline = anyio.current_time() + wait_us / _SECOND_US
+            self._sleeps_until = self._deadline
+
+    def _hear(self, now: int) -> None:
+        engine = self.engine
         engine.node.clock_offset_us = time.time_ns() // 1_000 - now
         while self._persisted:
             ticket = self._persisted.popleft()
@@ -236,17 +272,14 @@ class Driver:
             engine.persisted(ticket, now)
         while self._refused:
             engine.refused(self._refused.popleft(), now)
-        inbox, receive = self._inbox, engine.receive
+        inbox, receive, until = self._inbox, engine.receive, now + self._timing.tick_us
         for _ in range(min(len(inbox), self._limits.turn_datagrams)):
             data, address = inbox.popleft()
             receive(data, address, now)
+            if monotonic_us() >= until:
+                break  # a large datagram holds hundreds of commands
         if self._deadline <= now:
             engine.on_deadline(now)
-        if engine.apply_waiting:
-            self._apply(now)
-        elif self._flush_at is not None and self._flush_at <= now:
-            self._flush()
-        return engine.end_turn(now)
 
     def _apply(self, now: int) -> None:
         """Apply what is committed, for as long as a turn may take."""
@@ -277,8 +310,6 @@ class Driver:
         for errand in turn.errands:
             group.start_soon(self._run_errand, errand)
         self._tell(turn)
-        times = (self.engine.deadline(), self._flush_at)
-        self._deadline = min(time for time in times if time is not None)
 
     def _tell(self, turn: Turn) -> None:
         """Spread the news: lines, who leads, and to those who listen how far the log has come."""

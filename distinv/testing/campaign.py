@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 
-from distinv.testing.canary import minority_decides
+from distinv.testing.planted import CANARY, PLANTED
 from distinv.testing.simulation import Outcome, simulate
 
 CHUNK = 8
@@ -17,7 +17,7 @@ CHUNK = 8
 
 
 def _one(seed: int, canary: bool, trace: bool) -> Outcome:
-    with minority_decides() if canary else nullcontext():
+    with PLANTED[CANARY]() if canary else nullcontext():
         # The broken core is given honest elections: the fault to find is the core's.
         return simulate(seed, trace=trace, hostile=False if canary else None)
 

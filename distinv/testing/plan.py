@@ -30,6 +30,8 @@ class FaultPlan:
     """Which server's disk is a hundred times slower, -1 for none."""
     crash_every_us: int
     """Mean time between crashes of a server, 0 for never."""
+    power_cut_every_us: int
+    """Mean time between crashes of all servers at once, 0 for never."""
     down_us: int
     pause_every_us: int
     pause_us: int
@@ -82,6 +84,7 @@ def draw_plan(random: Random, *, hostile: bool | None = None) -> FaultPlan:
         sync_us=random.choice((100, 300, 2_000)),
         slow_disk=random.randrange(servers) if random.random() < 0.2 else -1,
         crash_every_us=_sometimes(random, 0.7, 400 * ms, 3_000 * ms),
+        power_cut_every_us=_sometimes(random, 0.2, 500 * ms, 3_000 * ms),
         down_us=random.randrange(50 * ms, 1_500 * ms),
         pause_every_us=_sometimes(random, 0.3, 500 * ms, 3_000 * ms),
         pause_us=random.randrange(50 * ms, 1_500 * ms),

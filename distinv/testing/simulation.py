@@ -104,9 +104,10 @@ class Simulation:
         for server in self.servers:
             world.at(random.randrange(400_000), self._start, server)
         for client in self.clients:
-            world.at(random.randrange(600_000), client.start)
+            world.at(random.randrange(600_000), self._start_client, client)
         for every, action in (
             (plan.crash_every_us, self._crash),
+            (plan.power_cut_every_us, self._cut_power),
             (plan.pause_every_us, self._pause),
             (plan.partition_every_us, self._partition),
             (plan.transfer_every_us, self._transfer),
@@ -140,6 +141,13 @@ class Simulation:
         victim.crash()
         self.world.after(self._random.randrange(self.plan.down_us), self._start, victim)
 
+    def _cut_power(self) -> None:
+        for server in self.servers:
+            if server.alive:
+                server.crash()
+                back = self._random.randrange(min(self.plan.down_us, 400_000))
+                self.world.after(back, self._start, server)
+
     def _pause(self) -> None:
         victim = self._random.choice((*self.servers, *self.clients))
         victim.paused_until = self.world.now + self._random.randrange(self.plan.pause_us)
@@ -172,9 +180,9 @@ class Simulation:
         client = self._random.choice(self.clients)
         if client.alive:
             client.crash()
-            self.world.after(self._random.randrange(300_000), self._restart_client, client)
+            self.world.after(self._random.randrange(300_000), self._start_client, client)
 
-    def _restart_client(self, client: SimClient) -> None:
+    def _start_client(self, client: SimClient) -> None:
         if not client.alive:
             client.start()
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import msgspec
 import pytest
 from documents import DOCS, documented_blocks, table
 
@@ -185,7 +184,3 @@ def test_the_changelog_names_the_version() -> None:
     assert version in changelog
     assert changelog.startswith("# Changelog\n")
     assert "## [Unreleased]" in changelog
-
-
-def test_message_classes_are_what_the_table_was_compared_with() -> None:
-    assert all(issubclass(each, msgspec.Struct) for each in get_args(messages.Message))

@@ -8,13 +8,20 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import flash_sale  # noqa: E402
+import online_retail  # noqa: E402
+import server  # noqa: E402
+import till  # noqa: E402
+
 SAMPLE_INVOICES = 40
 PATIENCE_S = 100
 
@@ -51,9 +58,9 @@ def played(script: str, *arguments: object) -> dict[str, Any]:
     status, last, complaints = run(script, *arguments, "--json")
     report: dict[str, Any] = json.loads(last)
     assert (status, report["verdict"], report["problems"], complaints) == (0, "ok", [], "")
-    for server in report["servers"]:
-        assert server["digest"] == report["digest"]
-        assert server["seq"] == report["servers"][0]["seq"]
+    for row in report["servers"]:
+        assert row["digest"] == report["digest"]
+        assert row["seq"] == report["servers"][0]["seq"]
     return report
 
 
@@ -69,6 +76,7 @@ def test_online_retail_survives_its_leader(backend: str, tmp_path: Path) -> None
     report = played(
         *("online_retail.py", tmp_path / "sample.csv", "--sample", SAMPLE_INVOICES),
         *("--terminals", 4, "--kill-leader", 1, "--election", "ring", "--backend", backend),
+        *("--timeout", 0.2, "--loss", 0.05),  # outcomes that are unknown for a while
     )
     counts = [report[name] for name in ("sales", "returns", "adjustments")]
     assert (report["leader_kills"], report["refused"]) == (1, 0)
@@ -85,20 +93,32 @@ def test_online_retail_refuses_what_there_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("script", "arguments", "complaint"),
     [
-        (("online_retail.py", "nowhere.csv"), "cannot read nowhere.csv"),
-        (("online_retail.py", __file__), "not of the form of the Online Retail data set"),
-        (("online_retail.py", __file__, "--sample", 5), "exists: give a new name"),
-        (("flash_sale.py", "--election", "coin"), "choose one of: bully"),
-        (("flash_sale.py", "--units", 0), "give a number of at least 1"),
-        (("flash_sale.py", "--loss", 1), "a probability is at least 0 and below 1"),
-        (("till.py", "shop", "MUG", "--sell", -1), "units are counted from 0 upwards"),
-        (("server.py", "shop", "unused", "--election", "coin"), "choose one of: bully"),
+        (online_retail, ["nowhere.csv"], "cannot read nowhere.csv"),
+        (online_retail, [__file__], "not of the form of the Online Retail data set"),
+        (online_retail, [__file__, "--sample", "5"], "exists: give a new name"),
+        (flash_sale, ["--election", "coin"], "choose one of: bully"),
+        (flash_sale, ["--units", "0"], "give a number of at least 1"),
+        (flash_sale, ["--loss", "1"], "a probability is at least 0 and below 1"),
+        (till, ["shop", "MUG", "--sell", "-1"], "units are counted from 0 upwards"),
+        (till, ["shop", "MUG", "--key", "nowhere"], "nowhere"),
+        (server, ["shop", "unused", "--election", "coin"], "choose one of: bully"),
     ],
 )
-def test_wrong_usage_is_one_clear_line(arguments: Sequence[object], complaint: str) -> None:
-    status, _, complaints = run(str(arguments[0]), *arguments[1:])
+def test_wrong_usage_is_one_clear_line(
+    script: ModuleType,
+    arguments: list[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+    try:
+        status = script.main()
+    except SystemExit as end:
+        status = end.code
+    complaints = capsys.readouterr().err
     assert status == 2
     assert complaint in complaints.splitlines()[-1]
     assert "Traceback" not in complaints
@@ -117,22 +137,22 @@ def test_servers_and_a_till(backend: str, tmp_path: Path) -> None:
         for n in range(3)
     ]
     try:
-        till = ("till.py", cluster, "MUG", "--backend", backend, "--json")
-        status, last, _ = run(*till, "--receive", 10, "--sell", 6, "--reference", "order-1")
+        ask = ("till.py", cluster, "MUG", "--backend", backend, "--json")
+        status, last, _ = run(*ask, "--receive", 10, "--sell", 6, "--reference", "order-1")
         report = json.loads(last)
         assert (status, report["verdict"], report["sold"], report["available"]) == (0, "ok", 6, 4)
         assert len(report["servers"]) == 3
-        status, last, _ = run(*till, "--sell", 6)
+        status, last, _ = run(*ask, "--sell", 6)
         report = json.loads(last)
         assert (status, report["verdict"], report["refused"]) == (1, "refused", 6)
-        for server in running:
-            server.send_signal(signal.SIGTERM)
-        for server in running:
-            out, _ = server.communicate(timeout=PATIENCE_S)
+        for node in running:
+            node.send_signal(signal.SIGTERM)
+        for node in running:
+            out, _ = node.communicate(timeout=PATIENCE_S)
             left = json.loads(out.splitlines()[-1])
-            assert server.returncode == 0
+            assert node.returncode == 0
             assert (left["verdict"], left["digest"]) == ("ok", report["digest"])
     finally:
-        for server in running:
-            server.kill()
-            server.communicate()
+        for node in running:
+            node.kill()
+            node.communicate()

@@ -25,6 +25,9 @@ from distinv import (
 
 pytestmark = pytest.mark.anyio
 
+about_files = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+"""What is tested is what lies on the disk: one event loop is enough."""
+
 
 async def refusal_of(server: Cluster) -> DistinvError:
     with anyio.fail_after(DEADLINE_S), pytest.raises(DistinvError) as refusal:
@@ -86,14 +89,14 @@ async def test_without_a_key_servers_on_other_machines_are_refused(tmp_path: Pat
     assert "the server 192.0.2.1:4747 is on another machine" in str(refusal)
 
 
-async def test_the_insecure_and_the_keyed_listen_everywhere(tmp_path: Path) -> None:
-    for number, settings in enumerate(({"insecure": True}, {"key": new_key()})):
-        config = evolve(
-            config_of_its_own(), network=evolve(config_of_its_own().network, port=free_port())
-        )
-        server = on_loopback(tmp_path, data_dir=tmp_path / f"{number}", config=config, **settings)
-        async with server:
-            assert server.address[0] == "0.0.0.0"
+@pytest.mark.parametrize("settings", [{"insecure": True}, {"key": new_key()}])
+async def test_the_insecure_and_the_keyed_listen_everywhere(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = config_of_its_own()
+    config = evolve(config, network=evolve(config.network, port=free_port()))
+    async with on_loopback(tmp_path, config=config, **settings) as server:
+        assert server.address[0] == "0.0.0.0"
 
 
 async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
@@ -120,6 +123,7 @@ async def test_a_locked_directory_names_its_holder(tmp_path: Path) -> None:
     assert "is in use by a running server (pid " in str(refusal)
 
 
+@about_files
 async def test_a_directory_of_another_cluster_names_both(tmp_path: Path) -> None:
     shop = MemoryCluster(tmp_path, expect=1)
     async with running(shop.server(0)):
@@ -138,6 +142,7 @@ async def make_some_history(shop: MemoryCluster) -> None:
         await inventory.receive({"a": 5})
 
 
+@about_files
 async def test_a_corrupt_entry_is_found(tmp_path: Path) -> None:
     shop = MemoryCluster(tmp_path, expect=1)
     await make_some_history(shop)
@@ -151,6 +156,7 @@ async def test_a_corrupt_entry_is_found(tmp_path: Path) -> None:
     assert str(segment) in str(refusal)
 
 
+@about_files
 async def test_a_store_without_its_journal_is_refused(tmp_path: Path) -> None:
     shop = MemoryCluster(tmp_path, expect=1)
     await make_some_history(shop)
@@ -160,6 +166,7 @@ async def test_a_store_without_its_journal_is_refused(tmp_path: Path) -> None:
     assert "but the journal ends at 0: a part of the journal is missing" in str(refusal)
 
 
+@about_files
 async def test_a_store_of_another_server_is_refused(tmp_path: Path) -> None:
     for name in ("here", "there"):
         await make_some_history(MemoryCluster(tmp_path / name, expect=1))
@@ -169,6 +176,7 @@ async def test_a_store_of_another_server_is_refused(tmp_path: Path) -> None:
     assert "tell different stories of log entry" in str(refusal)
 
 
+@about_files
 async def test_a_store_that_was_lost_is_made_again(tmp_path: Path) -> None:
     shop = MemoryCluster(tmp_path, expect=1)
     await make_some_history(shop)
@@ -181,6 +189,7 @@ async def test_a_store_that_was_lost_is_made_again(tmp_path: Path) -> None:
     database.close()
 
 
+@about_files
 async def test_in_memory_nothing_is_written(tmp_path: Path) -> None:
     shop = MemoryCluster(tmp_path, expect=1, storage="memory")
     async with running(shop.server(0)), shop.client() as inventory:
