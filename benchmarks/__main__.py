@@ -1,7 +1,7 @@
 """Measure distinv with durable server processes on this machine.
 
     python -m benchmarks --quick          # about a minute
-    python -m benchmarks --json           # some five minutes, one JSON object at the end
+    python -m benchmarks --json           # some four minutes, one JSON object at the end
 
 Every figure is the median over rounds, with the lowest and the highest beside it. The callers,
 the clients and all servers share the cores of this machine, so a figure is worth something only

@@ -129,8 +129,8 @@ class Limits:
     pending_commands: int = 16_384
     """A leader that holds this many unanswered commands says Overloaded."""
     pending_reads: int = 16_384
-    pull_bytes: int = 1 << 20
-    """One step of a catch-up."""
+    pull_bytes: int = 256 << 10
+    """One step of a catch-up: what a link carries in `pull_stall_us` though it loses 30 %."""
     log_cache_bytes: int = 64 << 20
     """Payloads of applied entries kept in memory for laggards."""
     append_window_entries: int = 1_024

@@ -112,7 +112,7 @@ class Candidate:
         self._stage = Stage.PREPARE
         self._denied = []
         self.ballot = self._would_prepare()
-        self._give_up_at = node.now + node.campaign_us()
+        self._give_up_at = node.now + node.patience_us(node.timing.campaign_us)
         self._retry_at = node.now + node.timing.retry_us
         node.raise_promise(self.ballot)  # invariant 1: durable before Prepare leaves
         self._prepare_ticket = node.promise_ticket
@@ -213,7 +213,7 @@ class Candidate:
         self._pull()
 
     def _progress(self) -> None:
-        self._give_up_at = self._node.now + self._node.timing.pull_stall_us
+        self._give_up_at = self._node.now + self._node.patience_us(self._node.timing.pull_stall_us)
 
     def _pull(self) -> None:
         node, target = self._node, self._target
@@ -307,6 +307,8 @@ class Candidate:
         else:
             self._say_alive()
             self._pull()
+            # The answer may be under way: every further one would go behind it.
+            self._retry_at += node.timing.retry_us
 
     def _say_alive(self) -> None:
         """Nobody should start another election while the pull makes progress."""

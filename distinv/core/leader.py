@@ -69,6 +69,8 @@ class Progress:
     """The highest acknowledged index: durable there and verified against this log."""
     sent: int = 0
     """The last index sent, while catching up."""
+    covered: int = 0
+    """The last index sent together, when what was missing went at once."""
     commit: int = 0
     round: int = 0
     probed_at: int = -1_000_000_000
@@ -246,6 +248,8 @@ class Leader:
         progress.last_heard = self._node.now
         if progress.mode is Mode.CATCH_UP and message.previous_index != progress.sent:
             return  # answers something sent before the catch-up began
+        if progress.mode is Mode.STREAM and progress.sent < message.previous_index <= progress.covered:
+            return  # answers something sent before what was missing
         matches = min(message.matches, message.previous_index, self._node.log.last_index)
         progress.sent = max(progress.verified, matches)
         self._send_missing(source, progress)
@@ -268,6 +272,7 @@ class Leader:
                     self.ballot, previous, tuple(entries), node.commit, self.reads.round
                 )
                 node.send(peer, message)
+                progress.covered = log.last_index
                 progress.mode = Mode.STREAM  # the link is FIFO: batches follow behind this
                 return
         last = min(log.last_index, progress.sent + node.limits.append_window_entries)

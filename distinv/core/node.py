@@ -178,8 +178,10 @@ class Node:
         self.birth: Birth | None = None
         self._birth_ticket = 0
         """The write that makes what birth remembers durable."""
+        self._identity_ticket = 0
         if recovered.node is None:
             self.record(IdentityRecord(self_id, cluster_name))
+            self._identity_ticket = self.durability.open_ticket
         if not self.log.last_index:
             self.birth = Birth(
                 self_id,
@@ -390,10 +392,10 @@ class Node:
             and self.now >= max(self.late_until, self.quiet_until)
         )
 
-    def campaign_us(self) -> int:
-        """How long a campaign may take. Doubles while none succeeds: however slow the disks and
-        the network are, some campaign has time enough."""
-        return self.timing.campaign_us << min(self.failed_campaigns, _CAMPAIGN_DOUBLINGS_MAX)
+    def patience_us(self, time_us: int) -> int:
+        """`time_us`, doubled with every campaign that failed: however slow the disks and the
+        network are, some campaign has time enough."""
+        return time_us << min(self.failed_campaigns, _CAMPAIGN_DOUBLINGS_MAX)
 
     def _heed_elector(self) -> None:
         for effect in self.elector.take_effects():
@@ -420,6 +422,12 @@ class Node:
             self._do_birth(self.birth.on_beacon(event.source, beacon, self.now))
         if beacon.cluster_id and beacon.leader == event.source and self.wants_log():
             self.send(event.source, Join(self.server_name))
+
+    @property
+    def identified(self) -> bool:
+        """Its id is durable. Until then nobody may know it: one that vanishes in a crash would
+        keep its seat in a cluster proposed meanwhile."""
+        return self._identity_ticket <= self.durability.durable_ticket
 
     def wants_log(self) -> bool:
         """No voter (as far as its log tells), and no leader that sends it the log."""
@@ -554,7 +562,7 @@ class Node:
             self.send(source, PrepareRefused(ballot, self.promised, heard))
             return
         self.raise_promise(ballot)
-        grace_us = self.campaign_us()
+        grace_us = self.patience_us(self.timing.campaign_us)
         self.failed_campaigns += 1
         self.quiet_until = self.now + grace_us
         self.become_follower(None, ballot, grace_us)

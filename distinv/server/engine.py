@@ -227,7 +227,8 @@ class Engine:
         if kind is Beacon:
             self._on_beacon(incoming, message, now)
         elif kind is Seek:
-            if message.cluster_name == self.settings.cluster_name and not incoming.foreign:
+            asked = message.cluster_name == self.settings.cluster_name and not incoming.foreign
+            if asked and self.node.identified:
                 self.endpoint.send_to(incoming.address, encode(self._beacon()), now)
         elif not incoming.fresh or incoming.foreign:
             return
@@ -262,7 +263,7 @@ class Engine:
             self.endpoint.connect(incoming.peer, incoming.address, now)
         if incoming.peer not in self._seen_servers:
             if len(self._seen_servers) >= self._limits.servers_max:
-                return
+                del self._seen_servers[next(iter(self._seen_servers))]
             host, port = incoming.address
             self._tell(f"heard of server {beacon.server_name} at {host}:{port}", "debug")
         self._seen_servers[incoming.peer] = beacon.server_name
@@ -452,6 +453,9 @@ class Engine:
         )
 
     def _announce(self, now: int) -> None:
+        if not self.node.identified:
+            self._beacon_at = now + self._timing.link_ack_us
+            return
         settled = self.node.leader is not None
         interval = self._timing.beacon_us if settled else self._timing.beacon_unjoined_us
         self._beacon_at = now + interval * 3 // 4 + self._random.randrange(interval // 2)

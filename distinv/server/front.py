@@ -261,6 +261,10 @@ class Front:
                     self._out.append((client, SessionEnded(each.session)))
                 continue
             key = (each.session, each.number)
+            if each.kind == "gap":
+                # A session unknown here when its command came: the log holds less of it than
+                # was thought, and what is missing has to be let in.
+                self._in_log.pop(each.session, None)
             waiter = self._waiting.pop(key, None)
             if waiter is None:
                 continue

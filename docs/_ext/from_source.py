@@ -7,6 +7,9 @@
     ```{command-options} serve        what a command takes, from its parser
     ```
 
+    ```{planted-bugs}                 what the simulator must notice
+    ```
+
 The functions below make Markdown and know nothing of Sphinx, so that the tests can call them.
 """
 
@@ -24,6 +27,7 @@ import attrs
 from distinv import config
 from distinv.cli import options as cli_options
 from distinv.cli.main import make_parser
+from distinv.testing.planted import PLANTED
 
 # --- settings ---------------------------------------------------------------------------------
 
@@ -185,6 +189,19 @@ def options_table(name: str) -> str:
     return "\n".join(rows)
 
 
+# --- the simulator ----------------------------------------------------------------------------
+
+
+def planted_table() -> str:
+    """The bugs that can be planted, and what each does."""
+    rows = ["| name | what it does |", "|---|---|"]
+    for name, bug in PLANTED.items():
+        if not bug.__doc__:
+            raise ValueError(f"the planted bug {name} does not say what it does")
+        rows.append(f"| `{name}` | {_cell(' '.join(bug.__doc__.split()))} |")
+    return "\n".join(rows)
+
+
 # --- Sphinx -----------------------------------------------------------------------------------
 
 
@@ -196,7 +213,7 @@ def _leave_out_generated(
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Register the two directives, and tidy docstrings."""
+    """Register the directives, and tidy docstrings."""
     from docutils import nodes
     from docutils.parsers.rst import Directive
     from docutils.statemachine import StringList
@@ -204,12 +221,12 @@ def setup(app: Any) -> dict[str, bool]:
     class FromSource(Directive):
         required_arguments = 1
 
-        def markdown(self, name: str) -> str:
+        def markdown(self, *arguments: str) -> str:
             raise NotImplementedError
 
         def run(self) -> list[nodes.Node]:
             try:
-                lines = self.markdown(self.arguments[0]).splitlines()
+                lines = self.markdown(*self.arguments).splitlines()
             except (ValueError, KeyError) as error:
                 raise self.error(str(error)) from error
             holder = nodes.container()
@@ -226,6 +243,13 @@ def setup(app: Any) -> dict[str, bool]:
         def markdown(self, name: str) -> str:
             return options_table(name)
 
+    class PlantedBugs(FromSource):
+        required_arguments = 0
+
+        def markdown(self) -> str:
+            return planted_table()
+
+    app.add_directive("planted-bugs", PlantedBugs)
     app.add_directive("settings", Settings)
     app.add_directive("command-options", CommandOptions)
     app.connect("autodoc-process-docstring", _leave_out_generated)

@@ -12,10 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import frozen
+
+from distinv.election.api import ElectionFactory
+from distinv.testing import simulation
+from distinv.testing.simulation import Outcome
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -58,6 +64,14 @@ def blocks(path: Path) -> list[Block]:
         )
         for match in _BLOCK.finditer(text)
     ]
+
+
+def elect(factory: ElectionFactory, monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+    """How an election does in the first three simulated clusters of three servers or more."""
+    for name in ("bully", "ring"):
+        monkeypatch.setitem(simulation.ELECTIONS, name, factory)
+    runs = (simulation.Simulation(seed, trace=True, hostile=False) for seed in count())
+    return [run.run() for run in islice((run for run in runs if len(run.servers) >= 3), 3)]
 
 
 def documented_blocks(mark: str) -> list[Block]:

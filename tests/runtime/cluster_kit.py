@@ -27,8 +27,11 @@ def free_port() -> int:
 
 
 def quick_config() -> Config:
-    """Who waits for a number of servers need not listen for long."""
-    return with_timing(test_config(), discovery_window_us=50_000)
+    """Who waits for a number of servers need not listen for long.
+
+    And where all servers stop one after the other, leadership is offered to some that are gone.
+    """
+    return with_timing(test_config(), discovery_window_us=50_000, transfer_us=150_000)
 
 
 def config_of_its_own() -> Config:
