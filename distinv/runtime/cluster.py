@@ -19,48 +19,32 @@ from types import TracebackType
 
 import anyio
 import anyio.to_thread
-from attrs import asdict, frozen
+from attrs import asdict
 
 from distinv.config import Config, lan
 from distinv.core.leader import Leader
-from distinv.discovery.api import Discovery, DiscoveryContext, DiscoveryFactory
+from distinv.discovery.api import DiscoveryFactory
 from distinv.election.api import ElectionFactory
 from distinv.entry import NodeId
-from distinv.errors import ConfigError, NoLeader, StorageError
-from distinv.inventory.commands import decode_command_untrusted
-from distinv.inventory.machine import StateMachine
+from distinv.errors import ConfigError, NoLeader
 from distinv.multicast.api import MulticastFactory
 from distinv.plugins.manager import Plugins
-from distinv.runtime.driver import Driver, monotonic_us
+from distinv.runtime.driver import Driver
 from distinv.runtime.observers import Audience
 from distinv.runtime.settings import (
-    Door,
-    choose_door,
     parse_addresses,
-    random_id,
     randomness,
     text_name,
 )
 from distinv.server.engine import Engine, Settings
-from distinv.storage.api import Recovered, Storage, StorageContext, StorageFactory
-from distinv.storage.failures import disk_failure
-from distinv.transport.api import Address, Transport, TransportContext, TransportFactory
-from distinv.wire.endpoint import Endpoint
+from distinv.storage.api import StorageFactory
+from distinv.transport.api import Address, TransportFactory
 from distinv.wire.messages import StatusReply
-from distinv.wire.seal import KeySeal, PlainSeal, load_key
+from distinv.wire.seal import load_key
 
 STORE_FILE = "store.sqlite3"
 KEY_VARIABLE = "DISTINV_KEY"
 _SECOND_US = 1_000_000
-
-
-@frozen
-class _Factories:
-    election: ElectionFactory
-    multicast: MulticastFactory
-    discovery: DiscoveryFactory
-    transport: TransportFactory
-    storage: StorageFactory
 
 
 class Cluster:
@@ -103,36 +87,36 @@ class Cluster:
         self._config = config or lan()
         limits = self._config.limits
         self._name = text_name("a cluster's name", name, limits)
-        self._data_dir = Path(data_dir)
-        given = self._data_dir.resolve().name if server_name is None else server_name
+        given = Path(data_dir).resolve().name if server_name is None else server_name
         self._server_name = text_name("a server's name", given or "server", limits)
         if expect is not None and not 1 <= expect <= limits.servers_max:
             raise ConfigError(
                 f"expect is {expect}: a cluster has 1 to {limits.servers_max} servers"
             )
-        self._expect = expect or 0
-        self._key = load_key(os.environ.get(KEY_VARIABLE) if key is None else key)
-        self._insecure = insecure
-        self._bind = bind
-        self._servers = parse_addresses(servers or (), self._config.network)
-        self._plugins = Plugins(plugins)
-        self._factories = _Factories(
-            election=self._plugins.election(election),
-            multicast=self._plugins.multicast(multicast),
-            discovery=self._plugins.discovery(
-                discovery or ("static" if self._servers else "beacon")
+        addresses = parse_addresses(servers or (), self._config.network)
+        registry = Plugins(plugins)
+        self._audience = Audience(registry.observers(), self._name, self._server_name)
+        self._plan = Plan(
+            settings=Settings(
+                self._name, self._server_name, expect or 0, _label_of(election), preempt
             ),
-            transport=self._plugins.transport(transport),
-            storage=self._plugins.storage(storage),
+            config=self._config,
+            data_dir=Path(data_dir),
+            in_memory=storage == "memory",
+            key=load_key(os.environ.get(KEY_VARIABLE) if key is None else key),
+            bind=bind,
+            insecure=insecure,
+            servers=addresses,
+            election=registry.election(election),
+            multicast=registry.multicast(multicast),
+            discovery=registry.discovery(discovery or ("static" if addresses else "beacon")),
+            transport=registry.transport(transport),
+            storage=registry.storage(storage),
+            audience=self._audience,
+            random=randomness(seed),
         )
-        self._election_label = _label_of(election)
-        self._in_memory = storage == "memory"
-        self._preempt = preempt
-        self._random = randomness(seed)
-        self._audience = Audience(self._plugins.observers(), self._name, self._server_name)
         self._stack = AsyncExitStack()
-        self._driver: Driver | None = None
-        self._address: Address | None = None
+        self._opened: Opened | None = None
         self._failure_raised = False
         self._stopping = False
 
@@ -144,12 +128,12 @@ class Cluster:
         Raises StorageError for a data directory that is locked, damaged or another cluster's,
         and ConfigError for an address that cannot be had.
         """
-        if self._driver is not None:
+        if self._opened is not None:
             raise ConfigError("a Cluster is entered once; make another one")
         async with AsyncExitStack() as stack:
-            self._driver = await self._open(stack)
+            self._opened = await open_server(self._plan, stack)
             group = await stack.enter_async_context(anyio.create_task_group())
-            group.start_soon(self._driver.run)
+            group.start_soon(self._opened.driver.run)
             self._stack = stack.pop_all()
         return self
 
@@ -226,9 +210,7 @@ class Cluster:
     @property
     def address(self) -> Address:
         """Where this server is bound; the host may be 0.0.0.0."""
-        if self._address is None:
-            raise ConfigError("enter the Cluster first: async with Cluster(...) as cluster")
-        return self._address
+        return self._require_opened().address
 
     @property
     def is_leader(self) -> bool:
@@ -255,112 +237,15 @@ class Cluster:
         dropped = {f"dropped: {reason}": count for reason, count in endpoint.dropped.items()}
         return asdict(endpoint.stats) | dropped | {"dropped: inbox full": driver.overflowed}
 
-    # --- opening --------------------------------------------------------------------------------
-
-    async def _open(self, stack: AsyncExitStack) -> Driver:
-        door = await choose_door(
-            self._config.network,
-            bind=self._bind,
-            has_key=self._key is not None,
-            insecure=self._insecure,
-            servers=self._servers,
-        )
-        storage = self._factories.storage(StorageContext(self._data_dir))
-        stack.callback(storage.close)
-        recovered = await anyio.to_thread.run_sync(storage.recover)
-        self._check_directory(recovered)
-        machine = self._open_store()
-        stack.callback(machine.close)
-        _check_store(machine, recovered, self._data_dir)
-        transport, discovery = await self._open_network(stack, door)
-        self._address = transport.address
-        host, port = transport.address
-        self._audience.say(f"takes part in the cluster {self._name!r} on {host}:{port}")
-        engine = self._make_engine(recovered, machine, storage, transport, discovery)
-        return Driver(
-            engine=engine,
-            transport=transport,
-            discovery=discovery,
-            storage=storage,
-            audience=self._audience,
-            config=self._config,
-        )
-
-    def _check_directory(self, recovered: Recovered) -> None:
-        if recovered.cluster_name not in (None, self._name):
-            raise StorageError(
-                f"{self._data_dir} belongs to the cluster {recovered.cluster_name!r}, not to "
-                f"{self._name!r}: give this server a data directory of its own"
-            )
-        if recovered.torn:
-            self._audience.say("the last write before the stop was torn, and is dropped")
-
-    def _open_store(self) -> StateMachine:
-        if self._in_memory:
-            return StateMachine(limits=self._config.limits)
-        try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_failure(self._data_dir, error) from error
-        return StateMachine(str(self._data_dir / STORE_FILE), self._config.limits)
-
-    async def _open_network(self, stack: AsyncExitStack, door: Door) -> tuple[Transport, Discovery]:
-        transport = await self._factories.transport(TransportContext(door.network, server=True))
-        stack.push_async_callback(_close_shielded, transport)
-        discovery = await self._factories.discovery(
-            DiscoveryContext(
-                network=door.network,
-                servers=self._servers,
-                loopback_only=door.loopback_only,
-                server=True,
-            )
-        )
-        stack.push_async_callback(_close_shielded, discovery)
-        return transport, discovery
-
-    def _make_engine(
-        self,
-        recovered: Recovered,
-        machine: StateMachine,
-        storage: Storage,
-        transport: Transport,
-        discovery: Discovery,
-    ) -> Engine:
-        node_id = recovered.node or random_id()
-        config = self._config
-        endpoint = Endpoint(
-            self_id=node_id,
-            boot=random_id(),
-            seal=PlainSeal() if self._key is None else KeySeal(self._key),
-            random=self._random,
-            timing=config.timing,
-            limits=config.limits,
-            payload_bytes=transport.payload_bytes,
-        )
-        return Engine(
-            self_id=node_id,
-            settings=Settings(
-                self._name, self._server_name, self._expect, self._election_label, self._preempt
-            ),
-            config=config,
-            recovered=recovered,
-            machine=machine,
-            check_command=decode_command_untrusted,
-            read_log=storage.read,
-            endpoint=endpoint,
-            election=self._factories.election,
-            multicast=self._factories.multicast,
-            targets=discovery.targets,
-            random=self._random,
-            now=monotonic_us(),
-        )
-
     # --- inside ---------------------------------------------------------------------------------
 
-    def _require_driver(self) -> Driver:
-        if self._driver is None:
+    def _require_opened(self) -> Opened:
+        if self._opened is None:
             raise ConfigError("enter the Cluster first: async with Cluster(...) as cluster")
-        return self._driver
+        return self._opened
+
+    def _require_driver(self) -> Driver:
+        return self._require_opened().driver
 
     @property
     def _engine(self) -> Engine:
@@ -405,35 +290,8 @@ class Cluster:
         raise ConfigError(f"{target!r} is no other voter of this cluster; choose one of: {choices}")
 
 
-async def _close_shielded(resource: Transport | Discovery) -> None:
-    with anyio.CancelScope(shield=True):
-        await resource.aclose()
-
-
 def _label_of(election: str | ElectionFactory) -> str:
     """What election messages are labelled with: the same on all servers."""
     if isinstance(election, str):
         return election
     return str(getattr(election, "__qualname__", type(election).__qualname__))
-
-
-def _check_store(machine: StateMachine, recovered: Recovered, data_dir: Path) -> None:
-    """The store holds nothing that the journal does not: else something is missing."""
-    index = machine.position.index
-    if index == 0:
-        return
-    way_forward = (
-        "Keep the directory. If the other servers of the cluster run, start this one with an "
-        "empty data directory: it joins as a new server and copies everything. Without them, "
-        "restore the directory from a backup"
-    )
-    if index > len(recovered.entries):
-        raise StorageError(
-            f"{data_dir}: the store is at log entry {index}, but the journal ends at "
-            f"{len(recovered.entries)}: a part of the journal is missing. {way_forward}."
-        )
-    if recovered.entries[index - 1].hash != machine.position.hash:
-        raise StorageError(
-            f"{data_dir}: the store and the journal tell different stories of log entry {index}: "
-            f"they are not of one server. {way_forward}."
-        )

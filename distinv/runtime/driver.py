@@ -89,18 +89,21 @@ class Driver:
     # --- life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until `stop`, a failure (kept in `failure`), or cancellation."""
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._read_transport, group)
-                group.start_soon(self._read_discovery)
-                group.start_soon(self._read_storage, group)
-                await self._keep_time(group)
-                group.cancel_scope.cancel()
-        except Exception as error:
-            self._fail(error)
-        finally:
-            with anyio.CancelScope(shield=True):
+        """Run until `stop`, or a failure, which is kept in `failure`.
+
+        Cancelling does not end it: a leader in office has something to hand over first.
+        """
+        with anyio.CancelScope(shield=True):
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._read_transport, group)
+                    group.start_soon(self._read_discovery)
+                    group.start_soon(self._read_storage, group)
+                    await self._keep_time(group)
+                    group.cancel_scope.cancel()
+            except Exception as error:
+                self._fail(error)
+            finally:
                 await self._close()
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from distinv.core.events import LeaderChanged, Tell
+from distinv.errors import PluginError
 from distinv.plugins.observer import Observer, ObserverContext, ObserverFactory
 
 LOGGER = logging.getLogger("distinv")
@@ -42,9 +43,12 @@ class Audience:
     ) -> None:
         context = ObserverContext(cluster_name, server_name)
         self._server_name = server_name
-        self._observers: list[tuple[str, Observer]] = [
-            (name, factory(context)) for name, factory in factories
-        ]
+        self._observers: list[tuple[str, Observer]] = []
+        for name, factory in factories:
+            try:
+                self._observers.append((name, factory(context)))
+            except Exception as error:
+                raise PluginError(f"the observer {name} failed at the start: {error!r}") from error
 
     @property
     def attentive(self) -> bool:
