@@ -1,7 +1,7 @@
 """Every number of distinv that can be set, with its unit in its name and its reason beside it.
 
 `Timing` and `Limits` are values; the presets are functions. Nothing else in the package holds
-a time-out or a bound of its own.
+a time-out or a bound of its own but for what no user would ever set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Timing:
     campaign_us: int = 400 * MILLISECOND
     """A ballot that has not become a leadership by then is given up."""
     campaign_backoff_us: int = 100 * MILLISECOND
-    """First back-off after a failed campaign; doubles, with full jitter, up to the ceiling."""
+    """First back-off after a failed campaign; doubles up to sixteen times this, with full jitter."""
     transfer_us: int = 500 * MILLISECOND
     """An ordered hand-over that has not happened by then is called off."""
     pull_stall_us: int = 400 * MILLISECOND
@@ -136,6 +136,12 @@ class Limits:
     append_window_entries: int = 1_024
     """Entries under way to a follower that is catching up."""
     servers_max: int = 64
+    voters_max: int = 5
+    """Two of five may fail; more voters make every write wait for more disks."""
+    births_refused: int = 1_000
+    """Proposals of a cluster that a blank server refuses before it ignores further ones."""
+    forfeit_entries: int = 10_000
+    """A candidate that misses more lets the fresher server lead, rather than make all wait."""
     journal_segment_bytes: int = 8 << 20
     """Zero-filled ahead: about 900 batches, made in some 10 ms on a solid-state disk."""
     client_attempts: int = 8

@@ -24,6 +24,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--canary", action="store_true", help="break the core on purpose: a seed must fail"
     )
+    parser.add_argument(
+        "--plant",
+        metavar="BUG",
+        help="another bug to break the core with, such as read-unconfirmed",
+    )
     parser.add_argument("--jobs", metavar="J", type=count, help="processes (one per core)")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -40,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         seeds=seeds,
         jobs=options.jobs,
         canary=options.canary,
+        plant=options.plant,
         trace=options.trace,
         json=options.json,
     )

@@ -22,9 +22,6 @@ from distinv.entry import ClusterId, NodeId, Voter, VoterSet
 from distinv.storage.api import BirthRecord
 from distinv.wire.messages import Beacon, BirthAnswer, BirthOffer
 
-_REFUSED_MAX = 1_000
-VOTERS_MAX = 5
-
 
 @define
 class _Blank:
@@ -73,9 +70,9 @@ class Say:
 BirthAction: TypeAlias = Remember | Answer | Offer | Exists | Say
 
 
-def odd_voters(members: int) -> int:
+def odd_voters(members: int, voters_max: int) -> int:
     """The largest odd number of voters that `members` servers give."""
-    usable = min(members, VOTERS_MAX)
+    usable = min(members, voters_max)
     return usable if usable % 2 else max(1, usable - 1)
 
 
@@ -160,7 +157,7 @@ class Birth:
         """Somebody shows a proposal: accept it, or refuse it for ever."""
         if proposal.cluster_name != self._cluster_name or self._self_id not in proposal.ids:
             return []
-        if not _well_formed(proposal):
+        if not self._well_formed(proposal):
             return []
         cluster_id = proposal.cluster_id
         if self.accepted is not None and self.accepted.cluster_id == cluster_id:
@@ -171,13 +168,15 @@ class Birth:
             return self._refuse(source, cluster_id)
         if self._existing not in (0, cluster_id):
             return self._refuse(source, cluster_id)
-        if self._expect and len(proposal.voters) != odd_voters(self._expect):
+        if self._expect and len(proposal.voters) != self._odd(self._expect):
+            # Refused, not ignored: its proposer has to be free to propose anew.
             return [
                 Say(
                     "warning",
                     f"was offered a cluster of {len(proposal.voters)} voters, but expect="
-                    f"{self._expect} asks for {odd_voters(self._expect)}: ignored",
-                )
+                    f"{self._expect} asks for {self._odd(self._expect)}: refused",
+                ),
+                *self._refuse(source, cluster_id),
             ]
         return [
             *self._accept(proposal, now),
@@ -241,7 +240,7 @@ class Birth:
         ready = [node for node, blank in self._blanks.items() if blank.expect in (0, self._expect)]
         found = sorted([*ready, self._self_id])
         if len(found) < self._expect:
-            if now - self._told_waiting < 5_000_000:
+            if now - self._told_waiting < self._timing.beacon_us:
                 return []
             self._told_waiting = now
             return [Say("info", f"waiting for servers: {len(found)} of {self._expect} are here")]
@@ -250,7 +249,7 @@ class Birth:
         members = found[: self._expect] if self._expect else found
         voters = tuple(
             Voter(node, self._server_name if node == self._self_id else self._blanks[node].name)
-            for node in members[: odd_voters(len(members))]
+            for node in members[: self._odd(len(members))]
         )
         cluster_id = ClusterId(self._random.randrange(1, 1 << 63))
         proposal = VoterSet(self._cluster_name, cluster_id, voters)
@@ -267,7 +266,7 @@ class Birth:
         return [Remember(self.record())]
 
     def _refuse(self, source: NodeId, cluster_id: int) -> list[BirthAction]:
-        if len(self._refused) >= _REFUSED_MAX:
+        if len(self._refused) >= self._limits.births_refused:
             return []
         self._refused.append(cluster_id)
         return [
@@ -291,9 +290,9 @@ class Birth:
             rival.cluster_name == self._cluster_name
             and self._self_id in rival.ids
             and rival.cluster_id not in self._refused
-            and _well_formed(rival)
+            and self._well_formed(rival)
             and self._existing in (0, rival.cluster_id)
-            and (not self._expect or len(rival.voters) == odd_voters(self._expect))
+            and (not self._expect or len(rival.voters) == self._odd(self._expect))
         )
         return self._accept(rival, now) if usable else []
 
@@ -305,12 +304,14 @@ class Birth:
             return []
         return [Exists(accepted)]
 
+    def _odd(self, members: int) -> int:
+        return odd_voters(members, self._limits.voters_max)
 
-def _well_formed(proposal: VoterSet) -> bool:
-    ids = proposal.ids
-    return (
-        0 < len(ids) <= VOTERS_MAX
-        and len(ids) % 2 == 1
-        and list(ids) == sorted(set(ids))
-        and proposal.cluster_id > 0
-    )
+    def _well_formed(self, proposal: VoterSet) -> bool:
+        ids = proposal.ids
+        return (
+            0 < len(ids) <= self._limits.voters_max
+            and len(ids) % 2 == 1
+            and list(ids) == sorted(set(ids))
+            and proposal.cluster_id > 0
+        )

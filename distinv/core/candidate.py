@@ -37,9 +37,6 @@ from distinv.wire.messages import (
 if TYPE_CHECKING:
     from distinv.core.node import Node
 
-FORFEIT_ENTRIES = 10_000
-"""Missing more than this, let the fresher server lead rather than wait for a long pull."""
-
 
 class Stage(Enum):
     PRE_VOTE = 1
@@ -194,7 +191,7 @@ class Candidate:
     def _synchronise(self, source: NodeId, target: Position) -> None:
         node = self._node
         missing = target.index - node.log.last_index
-        if missing > FORFEIT_ENTRIES and not node.forfeited:
+        if missing > node.limits.forfeit_entries and not node.forfeited:
             node.forfeited = True
             node.send(source, NominateHint(node.elector.label))
             self._give_up(f"{node.name_of(source)} is {missing} entries ahead and should lead")

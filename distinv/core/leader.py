@@ -248,7 +248,8 @@ class Leader:
         progress.last_heard = self._node.now
         if progress.mode is Mode.CATCH_UP and message.previous_index != progress.sent:
             return  # answers something sent before the catch-up began
-        if progress.mode is Mode.STREAM and progress.sent < message.previous_index <= progress.covered:
+        before_covered = progress.sent < message.previous_index <= progress.covered
+        if progress.mode is Mode.STREAM and before_covered:
             return  # answers something sent before what was missing
         matches = min(message.matches, message.previous_index, self._node.log.last_index)
         progress.sent = max(progress.verified, matches)

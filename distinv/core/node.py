@@ -52,7 +52,7 @@ from distinv.core.follower import Follower
 from distinv.core.leader import Leader
 from distinv.core.log import Log
 from distinv.core.membership import Membership
-from distinv.core.quorum import VoterSets, members
+from distinv.core.quorum import VoterSets, is_quorum, members
 from distinv.core.reads import ReadQuestions
 from distinv.election.api import Election
 from distinv.entry import (
@@ -196,6 +196,8 @@ class Node:
             )
         else:
             self.elector.on_members(self.voters(), now)
+        self._last_heard: dict[NodeId, int] = {}
+        """When each voter last said anything at all."""
         self.role = Follower(self)
 
     # --- the two calls of a driver ------------------------------------------------------------
@@ -323,6 +325,12 @@ class Node:
             return True
         return self.leader is not None and self.detector.hears(self.now)
 
+    def hears_quorum(self) -> bool:
+        """A majority of the voters is there, whether or not it has a leader."""
+        since = self.now - self.timing.suspect_ceiling_us
+        heard = [node for node, at in self._last_heard.items() if at > since]
+        return is_quorum(self.sets(), [self.self_id, *heard])
+
     # --- changes of role: all of them are here ------------------------------------------------
 
     def become_follower(self, leader: NodeId | None, ballot: Ballot, grace_us: int = 0) -> None:
@@ -412,6 +420,8 @@ class Node:
     def _on_received(self, event: Received) -> None:
         handler = _MESSAGES.get(type(event.message))
         if handler is not None and event.source != self.self_id:
+            if self.is_voter(event.source):
+                self._last_heard[event.source] = self.now
             handler(self, event.source, event.message)
 
     def _on_beacon(self, event: BeaconSeen) -> None:

@@ -4,8 +4,7 @@
         await cluster.ready()
         await cluster.serve()
 
-It opens everything (the data directory first, since that is what two servers must not share),
-puts the engine together and lets the `Driver` run it. Leaving the context hands leadership over
+`opening.py` puts the server together, `driver.py` runs it; this is its face. Leaving the context hands leadership over
 and stops; the vote is kept, so the cluster goes on counting this server until it is back.
 """
 
@@ -31,6 +30,7 @@ from distinv.multicast.api import MulticastFactory
 from distinv.plugins.manager import Plugins
 from distinv.runtime.driver import Driver
 from distinv.runtime.observers import Audience
+from distinv.runtime.opening import Opened, Plan, open_server
 from distinv.runtime.settings import (
     parse_addresses,
     randomness,
@@ -42,7 +42,6 @@ from distinv.transport.api import Address, TransportFactory
 from distinv.wire.messages import StatusReply
 from distinv.wire.seal import load_key
 
-STORE_FILE = "store.sqlite3"
 KEY_VARIABLE = "DISTINV_KEY"
 _SECOND_US = 1_000_000
 

@@ -7,11 +7,10 @@ was opened is closed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from random import Random
-from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,11 +18,11 @@ from attrs import frozen
 
 from distinv.config import Config
 from distinv.discovery.api import Discovery, DiscoveryContext, DiscoveryFactory
-from distinv.election.api import ElectionFactory
+from distinv.election.api import Election, ElectionContext, ElectionFactory
 from distinv.errors import DistinvError, PluginError, StorageError
 from distinv.inventory.commands import decode_command_untrusted
 from distinv.inventory.machine import StateMachine
-from distinv.multicast.api import MulticastFactory
+from distinv.multicast.api import Multicast, MulticastContext, MulticastFactory
 from distinv.runtime.driver import Driver, monotonic_us
 from distinv.runtime.observers import Audience
 from distinv.runtime.settings import Door, choose_door, random_id
@@ -35,9 +34,6 @@ from distinv.wire.endpoint import Endpoint
 from distinv.wire.seal import KeySeal, PlainSeal
 
 STORE_FILE = "store.sqlite3"
-
-_Context = TypeVar("_Context")
-_Made = TypeVar("_Made")
 
 _WAY_FORWARD = (
     "Keep the directory. If the other servers of the cluster run, start this one with an empty "
@@ -196,6 +192,14 @@ def _make_engine(
     transport: Transport,
     discovery: Discovery,
 ) -> Engine:
+    def make_election(context: ElectionContext) -> Election:
+        with _blaming("election"):
+            return plan.election(context)
+
+    def make_multicast(context: MulticastContext) -> Multicast:
+        with _blaming("multicast"):
+            return plan.multicast(context)
+
     node_id = recovered.node or random_id()
     config = plan.config
     endpoint = Endpoint(
@@ -216,20 +220,12 @@ def _make_engine(
         check_command=decode_command_untrusted,
         read_log=storage.read,
         endpoint=endpoint,
-        election=_blamed("election", plan.election),
-        multicast=_blamed("multicast", plan.multicast),
+        election=make_election,
+        multicast=make_multicast,
         targets=discovery.targets,
         random=plan.random,
         now=monotonic_us(),
     )
-
-
-def _blamed(kind: str, factory: Callable[[_Context], _Made]) -> Callable[[_Context], _Made]:
-    def make(context: _Context) -> _Made:
-        with _blaming(kind):
-            return factory(context)
-
-    return make
 
 
 @contextmanager

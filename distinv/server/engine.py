@@ -338,7 +338,9 @@ class Engine:
         address = None
         if leader is not None and leader != self.self_id:
             address = self.endpoint.address_of(leader)
-        self.front.situation = Situation(node.serving, handing_over, leader, address)
+        self.front.situation = Situation(
+            node.serving, handing_over, leader is not None or node.hears_quorum(), leader, address
+        )
 
     # --- effects ------------------------------------------------------------------------------
 
@@ -521,7 +523,7 @@ class Engine:
             "" if digest is None else digest.value,
             self.settings.election_label,
             self.servers(),
-            len(self.front.clients),
+            machine.session_count,
         )
 
 

@@ -45,6 +45,8 @@ class Situation:
 
     serving: bool
     handing_over: bool
+    quorum: bool
+    """A majority of the voters is heard."""
     leader: NodeId | None
     leader_address: tuple[str, int] | None
 
@@ -88,7 +90,7 @@ class Front:
         self._out: list[tuple[NodeId, Message]] = []
         self._submit: list[LogCommand] = []
         self._read: list[int] = []
-        self.situation = Situation(False, False, None, None)
+        self.situation = Situation(False, False, False, None, None)
 
     # --- what the engine takes away -----------------------------------------------------------
 
@@ -146,8 +148,10 @@ class Front:
     def _refusal(self) -> str | None:
         """Why nothing is taken just now."""
         situation = self.situation
+        if not situation.serving and situation.leader is not None:
+            return "not_leader"
         if not situation.serving:
-            return "no_leader" if situation.leader is None else "not_leader"
+            return "no_leader" if situation.quorum else "no_quorum"
         if situation.handing_over:
             return "no_leader"
         return "overloaded" if self.pending >= self._limits.pending_commands else None
@@ -326,6 +330,8 @@ class Front:
 
     def _fail(self, client: NodeId, query: Query, reason: str) -> None:
         situation = self.situation
+        if reason == "no_leader" and situation.leader is None and not situation.quorum:
+            reason = "no_quorum"
         message = QueryFailed(
             query.number, reason, "", situation.leader or 0, situation.leader_address
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 
+from distinv.errors import ConfigError
 from distinv.testing.planted import CANARY, PLANTED
 from distinv.testing.simulation import Outcome, simulate
 
@@ -16,24 +17,24 @@ CHUNK = 8
 """Seeds that a worker process takes at a time."""
 
 
-def _one(seed: int, canary: bool, trace: bool) -> Outcome:
-    with PLANTED[CANARY]() if canary else nullcontext():
+def _one(seed: int, plant: str | None, trace: bool) -> Outcome:
+    with PLANTED[plant]() if plant else nullcontext():
         # The broken core is given honest elections: the fault to find is the core's.
-        return simulate(seed, trace=trace, hostile=False if canary else None)
+        return simulate(seed, trace=trace, hostile=False if plant else None)
 
 
-def _some(seeds: tuple[int, ...], canary: bool) -> list[Outcome]:
-    return [_one(seed, canary, False) for seed in seeds]
+def _some(seeds: tuple[int, ...], plant: str | None) -> list[Outcome]:
+    return [_one(seed, plant, False) for seed in seeds]
 
 
-def _outcomes(seeds: range, jobs: int, canary: bool) -> Iterator[Outcome]:
+def _outcomes(seeds: range, jobs: int, plant: str | None) -> Iterator[Outcome]:
     if jobs <= 1:
         for seed in seeds:
-            yield _one(seed, canary, False)
+            yield _one(seed, plant, False)
         return
     chunks = [tuple(seeds[at : at + CHUNK]) for at in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(jobs) as workers:
-        yield from _flatten(workers.map(_some, chunks, [canary] * len(chunks)))
+        yield from _flatten(workers.map(_some, chunks, [plant] * len(chunks)))
 
 
 def _flatten(groups: Iterable[list[Outcome]]) -> Iterator[Outcome]:
@@ -41,8 +42,9 @@ def _flatten(groups: Iterable[list[Outcome]]) -> Iterator[Outcome]:
         yield from group
 
 
-def _replay_command(seed: int, canary: bool) -> str:
-    return f"distinv simulate --seed {seed} --trace" + (" --canary" if canary else "")
+def _replay_command(seed: int, plant: str | None) -> str:
+    switch = "" if plant is None else " --canary" if plant == CANARY else f" --plant {plant}"
+    return f"distinv simulate --seed {seed} --trace{switch}"
 
 
 def run(
@@ -50,19 +52,27 @@ def run(
     seeds: range,
     jobs: int | None = None,
     canary: bool = False,
+    plant: str | None = None,
     trace: bool = False,
     json: bool = False,
 ) -> int:
     """Run the seeds and print what happened. Returns the exit status: 1 when any seed fails.
 
+    `plant` names a bug of `distinv.testing.planted` to run them with; `canary` is one of them.
+    Raises ConfigError for an unknown one.
+
     A single seed prints `trace` and the digest of its run first; with `trace`, its story.
     """
+    if canary:
+        plant = plant or CANARY
+    if plant is not None and plant not in PLANTED:
+        raise ConfigError(f"there is no bug {plant!r} to plant; choose from {', '.join(PLANTED)}")
     if len(seeds) == 1:
-        return _run_single(seeds[0], canary, trace, json)
+        return _run_single(seeds[0], plant, trace, json)
     started = time.perf_counter()
     ran = events = commands = reads = ballots = 0
     failed: list[Outcome] = []
-    for outcome in _outcomes(seeds, jobs or os.cpu_count() or 1, canary):
+    for outcome in _outcomes(seeds, jobs or os.cpu_count() or 1, plant):
         ran += 1
         events += outcome.events
         commands += outcome.commands
@@ -72,7 +82,7 @@ def run(
             failed.append(outcome)
             if not json:
                 print(f"seed {outcome.seed} fails: {outcome.failure}", flush=True)
-                print(f"  again: {_replay_command(outcome.seed, canary)}", flush=True)
+                print(f"  again: {_replay_command(outcome.seed, plant)}", flush=True)
         elif not json and ran % 500 == 0:
             print(f"{ran} of {len(seeds)} seeds, {len(failed)} failed", flush=True)
     seconds = time.perf_counter() - started
@@ -84,7 +94,7 @@ def run(
                 {
                     "seed": each.seed,
                     "failure": each.failure,
-                    "again": _replay_command(each.seed, canary),
+                    "again": _replay_command(each.seed, plant),
                 }
                 for each in failed
             ],
@@ -105,8 +115,8 @@ def run(
     return 1 if failed else 0
 
 
-def _run_single(seed: int, canary: bool, trace: bool, json: bool) -> int:
-    outcome = _one(seed, canary, trace)
+def _run_single(seed: int, plant: str | None, trace: bool, json: bool) -> int:
+    outcome = _one(seed, plant, trace)
     if json:
         report = {
             "verdict": "failed" if outcome.failure else "ok",
@@ -128,7 +138,7 @@ def _run_single(seed: int, canary: bool, trace: bool, json: bool) -> int:
     )
     if outcome.failure:
         print(f"seed {seed} fails: {outcome.failure}")
-        print(f"  again: {_replay_command(seed, canary)}")
+        print(f"  again: {_replay_command(seed, plant)}")
         return 1
     print(f"seed {seed} passes")
     return 0

@@ -54,14 +54,23 @@ class Outcome:
 
 
 class Simulation:
-    def __init__(self, seed: int, *, trace: bool = False, hostile: bool | None = None) -> None:
+    """`election` overrides the plan's: that is how a plugin's author tries one."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        trace: bool = False,
+        hostile: bool | None = None,
+        election: ElectionFactory | None = None,
+    ) -> None:
         self._random = Random(f"plan {seed}")
         self.plan = draw_plan(self._random, hostile=hostile)
         settings = config.test()
         if self.plan.tight:
             settings = evolve(settings, limits=evolve(settings.limits, **TIGHT))
         self.world = World(seed, self.plan, settings, trace=trace)
-        factory = ELECTIONS[self.plan.election]
+        factory = election or ELECTIONS[self.plan.election]
         self.servers = [
             SimServer(self.world, number, factory, self.plan.election, self.plan.servers)
             for number in range(self.plan.servers)
@@ -239,6 +248,12 @@ class Simulation:
         return f"leaders {leaders}, unanswered {busy}, behind entry {last}: {behind}"
 
 
-def simulate(seed: int, *, trace: bool = False, hostile: bool | None = None) -> Outcome:
-    """Run one seed."""
-    return Simulation(seed, trace=trace, hostile=hostile).run()
+def simulate(
+    seed: int,
+    *,
+    trace: bool = False,
+    hostile: bool | None = None,
+    election: ElectionFactory | None = None,
+) -> Outcome:
+    """Run one seed, with an election of one's own if one is given."""
+    return Simulation(seed, trace=trace, hostile=hostile, election=election).run()

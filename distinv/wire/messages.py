@@ -22,11 +22,9 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Seek(_Message, frozen=True, tag=1):
-    """Who serves this cluster? Sent by clients and by servers without a cluster."""
+    """Who serves this cluster? Sent by clients; every server of that name answers by a beacon."""
 
     cluster_name: str
-    reply: bool = False
-    """True on an answer to a seek that only makes the asker known: nobody answers it."""
 
 
 class Beacon(_Message, frozen=True, tag=2):
@@ -281,7 +279,8 @@ class NotTaken(_Message, frozen=True, tag=54):
     """The number, or the nonce of an OpenSession."""
     copy: int
     reason: str
-    """no_leader, not_leader, no_quorum, overloaded, gap, invalid_request, session_expired"""
+    """no_leader, not_leader, no_quorum (too few servers hear each other), overloaded, gap,
+    invalid_request, session_expired"""
     detail: str
     leader: int
     leader_address: tuple[str, int] | None
@@ -361,6 +360,7 @@ class StatusReply(_Message, frozen=True, tag=62):
     election: str
     servers: tuple[ServerInfo, ...]
     sessions: int
+    """Sessions in the replicated state at `applied`."""
 
 
 class EndSession(_Message, frozen=True, tag=63):

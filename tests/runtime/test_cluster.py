@@ -351,3 +351,26 @@ async def test_a_flood_is_dropped_and_counted(tmp_path: Path) -> None:
         assert counters["dropped: inbox full"] > 0
         assert counters["received_datagrams"] > 0
         assert (await inventory.get_item("a")).version == 1
+
+
+async def test_cancelling_hands_leadership_over_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = MemoryCluster(tmp_path)
+    with caplog.at_level(logging.INFO, "distinv"):
+        async with shop.server(0) as first, shop.server(1) as second:
+            with anyio.CancelScope() as scope:
+                async with shop.server(2) as third:
+                    with anyio.fail_after(DEADLINE_S):
+                        for server in (first, second, third):
+                            await server.ready()
+                        if not third.is_leader:
+                            await leader_of([first, second]).transfer("node-2")
+                            await third.ready()
+                    scope.cancel()
+                    await third.serve()
+            assert scope.cancelled_caught
+            assert third.leader is None
+            assert {first.leader, second.leader} & {first.node_id, second.node_id}
+    messages = [record.getMessage() for record in caplog.records]
+    assert "node-2: has handed leadership over and stops" in messages

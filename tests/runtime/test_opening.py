@@ -203,3 +203,25 @@ async def test_after_a_failed_start_everything_is_free_again(tmp_path: Path) -> 
         await refusal_of(on_loopback(tmp_path, bind=f"127.0.0.1:{port}"))
     async with on_loopback(tmp_path, bind=f"127.0.0.1:{port}") as second:
         assert second.address == ("127.0.0.1", port)
+
+
+def fail(context: object) -> Any:
+    raise KeyError("no such\nthing")
+
+
+@pytest.mark.parametrize("kind", ["election", "multicast", "transport", "discovery", "storage"])
+async def test_a_plugin_that_fails_at_the_start_is_named(kind: str, tmp_path: Path) -> None:
+    refusal = await refusal_of(on_loopback(tmp_path, **{kind: fail}))
+    assert isinstance(refusal, PluginError)
+    assert f"the {kind} plugin failed at the start: KeyError: 'no such" in str(refusal)
+
+
+class FailingObserver:
+    @hookimpl
+    def distinv_observers(self) -> dict[str, Any]:
+        return {"watcher": fail}
+
+
+def test_an_observer_that_fails_at_the_start_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="the observer watcher failed at the start: KeyError"):
+        on_loopback(tmp_path, plugins=[FailingObserver()])
