@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from distinv.cli.options import (
 )
 from distinv.cli.output import print_json
 from distinv.cli.problems import DONE, ServerStopped
-from distinv.errors import StorageError
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -124,8 +124,8 @@ async def _failure_of(cluster: Cluster) -> ServerStopped | None:
     """Serve; an exception group around what went wrong would be no clear line."""
     try:
         await cluster.serve()
-    except StorageError as error:
-        return ServerStopped(str(error))
+    except Exception as error:  # what nobody foresaw is in the log already
+        return ServerStopped(str(error) or repr(error))
     return None
 
 
@@ -150,11 +150,9 @@ async def _stop_on_end_of_input(cluster: Cluster) -> None:
 
 
 async def _announce_ready(options: argparse.Namespace, cluster: Cluster) -> None:
-    try:
+    with suppress(Exception):  # `serve` tells
         await cluster.ready()
-    except StorageError:
-        return  # `serve` tells
-    _announce(options, "ready", cluster)
+        _announce(options, "ready", cluster)
 
 
 def _announce(options: argparse.Namespace, event: str, cluster: Cluster) -> None:

@@ -52,10 +52,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _seeds(text: str) -> range:
-    first, colon, last = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError("give A:B, such as 0:2000")
-    found = range(int(first), int(last))
+    first, _, last = text.partition(":")
+    try:
+        found = range(int(first), int(last))
+    except ValueError:
+        raise argparse.ArgumentTypeError("give A:B, such as 0:2000") from None
     if not found:
         raise argparse.ArgumentTypeError("there is no seed in it")
     return found

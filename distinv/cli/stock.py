@@ -143,7 +143,12 @@ def _add_local(parser: argparse.ArgumentParser) -> None:
 
 def _since(text: str) -> int | datetime:
     """A time without a zone is this machine's."""
-    return int(text) if text.isdigit() else datetime.fromisoformat(text).astimezone()
+    try:
+        return int(text) if text.isdigit() else datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a seq nor a time such as 2026-01-31T08:00"
+        ) from None
 
 
 def parse_line(text: str) -> Line:

@@ -15,9 +15,9 @@ from attrs import define
 from distinv.core.quorum import VoterSets, quorum_value
 from distinv.entry import NodeId
 
-_DOUBLINGS_MAX = 6
+_DOUBLINGS_MAX = 4
 _ASKED_MAX = 16
-"""Questions under way; with the doubling patience an answer may take some seconds."""
+"""Questions under way; with the doubling patience an answer may take two seconds."""
 
 
 @define

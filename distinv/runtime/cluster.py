@@ -4,8 +4,9 @@
         await cluster.ready()
         await cluster.serve()
 
-`opening.py` puts the server together, `driver.py` runs it; this is its face. Leaving the context hands leadership over
-and stops; the vote is kept, so the cluster goes on counting this server until it is back.
+`opening.py` puts the server together, `driver.py` runs it; this is its face. Leaving the context
+hands leadership over and stops; the vote is kept, so the cluster goes on counting this server
+until it is back.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from distinv.runtime.driver import Driver
 from distinv.runtime.observers import Audience
 from distinv.runtime.opening import Opened, Plan, open_server
 from distinv.runtime.settings import (
+    KEY_VARIABLE,
     parse_addresses,
     randomness,
     text_name,
@@ -42,7 +44,6 @@ from distinv.transport.api import Address, TransportFactory
 from distinv.wire.messages import StatusReply
 from distinv.wire.seal import load_key
 
-KEY_VARIABLE = "DISTINV_KEY"
 _SECOND_US = 1_000_000
 
 

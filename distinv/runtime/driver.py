@@ -24,7 +24,7 @@ from distinv.core.leader import Leader
 from distinv.discovery.api import Discovery
 from distinv.entry import NodeId
 from distinv.errors import DistinvError, StorageError
-from distinv.runtime.observers import Audience, Progress
+from distinv.runtime.observers import LOGGER, Audience, Progress
 from distinv.runtime.storage_thread import StorageThread
 from distinv.server.engine import Engine, Turn
 from distinv.server.errands import Errand
@@ -122,8 +122,10 @@ class Driver:
             broken.__cause__ = error
             error = broken
         self.failure = error
-        what = str(error) if isinstance(error, DistinvError) else f"failed: {error!r}"
-        self._audience.say(what, "error")
+        if isinstance(error, DistinvError):
+            self._audience.say(str(error), "error")
+        else:
+            LOGGER.error("the server failed in a way that nobody foresaw", exc_info=error)
 
     async def _close(self) -> None:
         await anyio.to_thread.run_sync(self._storage.close)

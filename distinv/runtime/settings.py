@@ -16,6 +16,8 @@ from distinv.transport.resolve import resolve
 from distinv.transport.udp import is_loopback
 
 EVERYWHERE = "0.0.0.0"
+KEY_VARIABLE = "DISTINV_KEY"
+"""The environment's variable that names the cluster key's file."""
 
 
 @frozen

@@ -38,7 +38,9 @@ import distinv
 from distinv.config import Config, FaultSettings, lan
 from distinv.entry import NodeId
 from distinv.errors import DistinvError, Unavailable
+from distinv.runtime.settings import KEY_VARIABLE
 from distinv.transport.api import Address
+from distinv.wire.seal import new_key
 
 if TYPE_CHECKING:
     from distinv.client.client import InventoryClient
@@ -147,12 +149,16 @@ class ServerProcess:
         def ready() -> bool:
             if self._process is None:
                 raise ServerFailed(f"{self.name} has not been launched")
-            status = self._process.poll()
-            if status is not None:
-                raise ServerFailed(f"{self.name} ended with status {status}: {self._last_line()}")
+            self.check()
             return self.is_ready
 
         await _wait_until(ready, timeout, f"{self.name} is not ready")
+
+    def check(self) -> None:
+        """Raise ServerFailed when it was launched and has ended by itself."""
+        status = None if self._process is None else self._process.poll()
+        if status is not None:
+            raise ServerFailed(f"{self.name} ended with status {status}: {self._last_line()}")
 
     async def kill(self) -> None:
         """SIGKILL: it loses whatever it had not synced."""
@@ -219,10 +225,12 @@ class ServerProcesses:
 
         `cluster` is the beginning of the cluster's name. `directory` is kept if it is given.
         `loss` holds for every server and every client made here; `seed` makes it reproducible.
+        `key` seals everything; none is needed, but one is made where the environment has a key.
         `arguments` are further ones for `distinv serve`.
         """
         self.cluster = f"{cluster}-{secrets.token_hex(3)}"
-        self.key = key
+        # A client that is given none takes the environment's.
+        self.key = new_key() if key is None and KEY_VARIABLE in os.environ else key
         self._directory = Path(directory) if directory is not None else None
         self._keep = directory is not None
         self._loss = loss
@@ -358,12 +366,14 @@ class ServerProcesses:
         return found[-1]
 
     async def statuses(self, timeout: float = _PATIENCE_S) -> tuple[ServerStatus, ...]:
-        """What every running server says of itself, by name. Raises ServerFailed."""
+        """What every server launched says of itself, by name. Raises ServerFailed."""
         found: dict[str, ServerStatus] = {}
 
         async def look() -> bool:
             found.update((status.name, status) for status in await self._ask())
-            return all(server.name in found for server in self.running)
+            for server in self.servers:
+                server.check()
+            return all(server.name in found for server in self.servers if server.launched)
 
         await _wait_until(look, timeout, "some servers do not answer")
         return tuple(found[name] for name in sorted(found))
@@ -445,7 +455,7 @@ def _environment() -> dict[str, str]:
     env = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("DISTINV_KEY", "DISTINV_CLUSTER")
+        if name not in (KEY_VARIABLE, "DISTINV_CLUSTER")
     }
     package = str(Path(distinv.__file__).parents[1])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))

@@ -154,7 +154,7 @@ def test_status_names_the_leader(shop: CommandLine) -> None:
         (("locations", "put"), "put needs a name"),
         (("level", ""), "sku"),
         (("levels", "--limit", "-1"), "at least 0"),
-        (("ledger", "--since", "yesterday"), "yesterday"),
+        (("ledger", "--since", "yesterday"), "'yesterday' is neither a seq nor a time"),
         (("status", "--loss", "2"), "a probability is at least 0 and below 1"),
         (("status", "--timeout", "0"), "a number above 0"),
         (("status", "--beacon-port", "70000"), "a port is 1 to 65535"),

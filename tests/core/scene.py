@@ -35,7 +35,7 @@ from distinv.entry import (
     encode_voters,
     make_entry,
 )
-from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
+from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord, Record
 from distinv.storage.memory import MemoryStorage
 from distinv.testing.hostile import Silent
 from distinv.wire.messages import (
@@ -101,6 +101,11 @@ class Witness:
         """What was applied anywhere in a cluster, in order."""
         return self._histories.setdefault(cluster_id, [])
 
+    def on_written(self, server: Server, records: Iterable[Record]) -> None:
+        """A write is durable as a whole, also what it drops again itself."""
+        hashes = self._ever_durable.setdefault(server.id, set())
+        hashes.update(each.entry.hash for each in records if isinstance(each, EntryRecord))
+
     def on_durable(self, server: Server) -> None:
         hashes = self._ever_durable.setdefault(server.id, set())
         hashes.update(entry.hash for entry in server.durable)
@@ -111,6 +116,8 @@ class Witness:
     def on_born(self, server: Server) -> None:
         voters = server.node.membership.current()
         assert voters is not None
+        if voters.cluster_id == CLUSTER_ID:
+            return  # existed before the scene began
         self.born[voters.cluster_id] = voters
         holders = self._accepted.get(voters.cluster_id, set())
         count = sum(voter in holders for voter in voters.ids)
@@ -193,6 +200,8 @@ class Server:
     """The disk: writes are taken and never end."""
     late_us: int = 0
     """How late this process runs whenever something is due."""
+    batch_us: int = 0
+    """What arrives within this time is taken in with one turn."""
     skew_us: int = 0
     alive: bool = False
     boot: int = 0
@@ -208,10 +217,12 @@ class Server:
     probes: list[NodeId] = Factory(list)
     cluster_id: int = 0
     _floors: dict[int, int] = Factory(dict)
-    _staged: deque[tuple[int, int]] = Factory(deque)
+    _staged: deque[tuple[int, int, tuple[Record, ...]]] = Factory(deque)
+    """(node's ticket, storage's ticket, records) of the writes under way."""
     _syncing: bool = False
     _commit: int = 0
     _wake_at: int | None = None
+    _inbox: list[events.Event] = Factory(list)
     _was_committed: int = 0
 
     # --- life ---------------------------------------------------------------------------------
@@ -224,6 +235,7 @@ class Server:
         context = ElectionContext(self.id, random, scene.timing)
         self.applied = self._commit = 0
         self._staged.clear()
+        self._inbox.clear()
         self._syncing = False
         self.heard_boots.clear()
         self.node = Node(
@@ -254,6 +266,8 @@ class Server:
         """Power off; the first `kept` writes under way reached the disk all the same."""
         self.alive = False
         self._wake_at = None
+        for _, _, records in [*self._staged][:kept]:
+            self.scene.witness.on_written(self, records)
         self.storage.crash(kept)
         self.scene.witness.on_durable(self)
 
@@ -279,7 +293,7 @@ class Server:
     def sync(self) -> None:
         """End every write that has been handed over."""
         if self._staged:
-            ticket, stored = self._staged[-1]
+            ticket, stored, _ = self._staged[-1]
             self._end_sync(self.boot, ticket, stored)
 
     # --- turns --------------------------------------------------------------------------------
@@ -304,6 +318,20 @@ class Server:
             self._apply_next()
         self.step(events.EndTurn())
         self._plan_wake()
+
+    def deliver(self, event: events.Event) -> None:
+        """Take `event` in with this turn, or with the next one when turns are batches."""
+        if not self.batch_us:
+            self.turn(event)
+            return
+        self._inbox.append(event)
+        if len(self._inbox) == 1:
+            self.scene.after(self.batch_us, self._drain, self.boot)
+
+    def _drain(self, boot: int) -> None:
+        if boot == self.boot and self.alive:
+            inbox, self._inbox = self._inbox, []
+            self.turn(*inbox)
 
     def _plan_wake(self) -> None:
         due = self.node.deadline()
@@ -343,7 +371,8 @@ class Server:
             elif isinstance(effect, events.SendEntries):
                 self._send_entries(effect)
             elif isinstance(effect, events.Write):
-                self._staged.append((effect.ticket, self.storage.stage(effect.records)))
+                stored = self.storage.stage(effect.records)
+                self._staged.append((effect.ticket, stored, effect.records))
                 self._start_sync()
             elif isinstance(effect, events.Commit):
                 self._commit = max(self._commit, effect.index)
@@ -377,7 +406,7 @@ class Server:
     def _start_sync(self) -> None:
         if not self._syncing and not self.stalled:
             self._syncing = True
-            ticket, stored = self._staged[-1]
+            ticket, stored, _ = self._staged[-1]
             self.scene.after(self.sync_us, self._end_sync, self.boot, ticket, stored)
 
     def _end_sync(self, boot: int, ticket: int, stored: int) -> None:
@@ -386,11 +415,11 @@ class Server:
         self.storage.make_durable(stored)
         self.scene.witness.on_durable(self)
         while self._staged and self._staged[0][0] <= ticket:
-            self._staged.popleft()
+            self.scene.witness.on_written(self, self._staged.popleft()[2])
         self._syncing = False
         if self._staged:
             self._start_sync()
-        self.turn(events.Persisted(ticket))
+        self.deliver(events.Persisted(ticket))
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -444,12 +473,17 @@ class Held:
 
 
 class Scene:
-    """A cluster of `count` servers with the ids 1.. and one virtual clock."""
+    """A cluster of `count` servers with the ids 1.. and one virtual clock.
+
+    `learners` are further servers that begin blank. With `born=False` all begin blank and look
+    for one another; else they begin with `logs` (the birth alone by default) and `promised`.
+    """
 
     def __init__(
         self,
         count: int = 3,
         *,
+        learners: int = 0,
         seed: int = 0,
         born: bool = True,
         expect: int | None = None,
@@ -481,14 +515,16 @@ class Scene:
         self._count = 0
         self.servers: dict[NodeId, Server] = {}
         ids = [NodeId(number) for number in range(1, count + 1)]
-        for id in ids:
-            server = Server(self, id, count if expect is None else expect, sync_us=sync_us)
-            self.servers[id] = server
-            if born:
-                self._prepare_disk(server, (logs or {}).get(id, log_of(ids)), promised or {})
+        expected = count if expect is None else expect
+        for number in range(1, count + learners + 1):
+            server = self.servers[NodeId(number)] = Server(self, NodeId(number), expected)
+            server.sync_us = sync_us
+            if born and number <= count:
+                entries = (logs or {}).get(number, log_of(ids))
+                self._prepare_disk(server, entries, promised or {})
         for server in self.servers.values():
             server.start()
-        if not born:
+        if learners or not born:
             self.announce()
 
     def _prepare_disk(
@@ -601,10 +637,10 @@ class Scene:
             return
         birth = target.node.birth
         if birth is not None and not isinstance(message, (BirthOffer, BirthAnswer)):
-            # The engine's rule: a blank server takes part in its own cluster only.
-            if cluster_id == 0 or cluster_id != birth.cluster_id:
-                return
-        target.turn(events.Received(source.id, message))
+            belongs = cluster_id != 0 and cluster_id == birth.cluster_id
+            if not belongs:
+                return  # the engine's rule: a blank server takes part in its own cluster only
+        target.deliver(events.Received(source.id, message))
 
     def reset_links(self, one: Server, other: Server) -> None:
         """A process has started anew: nothing that was under way in order arrives."""

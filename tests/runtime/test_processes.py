@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,23 @@ async def test_clients_of_one_cluster_do_not_find_another() -> None:
     async with servers.client(timeout=0.2) as inventory:
         with pytest.raises(NoServer):
             await inventory.level("a")
+
+
+async def test_a_key_of_the_environment_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTINV_KEY", "/nowhere/key")
+    servers = ServerProcesses(1)
+    assert servers.key is not None
+    servers.client()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_server_that_died_by_itself_is_no_quiet_loss() -> None:
+    async with ServerProcesses(1) as servers:
+        (server,) = servers.servers
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerFailed, match="server-1 ended with status -9"):
+            await servers.statuses()
 
 
 def test_free_ports_are_not_those_of_clients() -> None:
