@@ -138,14 +138,14 @@ def show(found: dict[str, Any]) -> None:
 
 
 def show_rates(rows: Sequence[Row]) -> None:
-    print(f"{'':<19}{'callers':>8}{'per s':>22}{'p50 ms':>20}{'p99 ms':>20}", end="")
+    print(f"{'':<19}{'callers':>8}{'per s':>25}{'p50 ms':>20}{'p99 ms':>20}", end="")
     print(f"{'leader us':>13}{'follower us':>13}{'client us':>11}")
     for row in rows:
         rate, p50, p99 = (show_figures(row[name]) for name in ("per_s", "p50_ms", "p99_ms"))
         leader, follower, client = (
             f"{row[name]['median']:,.0f}" for name in ("leader_us", "follower_us", "client_us")
         )
-        print(f"{row['what']:<19}{row['callers']:>8}{rate:>22}{p50:>20}{p99:>20}", end="")
+        print(f"{row['what']:<19}{row['callers']:>8}{rate:>25}{p50:>20}{p99:>20}", end="")
         print(f"{leader:>13}{follower:>13}{client:>11}")
     print()
 

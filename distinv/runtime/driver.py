@@ -209,7 +209,7 @@ class Driver:
 
     async def _run_errand(self, errand: Errand) -> None:
         try:
-            result = await anyio.to_thread.run_sync(errand.run)
+            result = await anyio.to_thread.run_sync(errand.run, abandon_on_cancel=True)
         except StorageError as error:
             errand.fail()
             self._audience.say(f"a question stays unanswered: {error}", "warning")

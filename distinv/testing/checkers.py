@@ -43,6 +43,7 @@ class History:
         self._seqs_of: dict[str, list[tuple[int, int]]] = {}
         """Per client: (issue, seq) of every answer, ascending in both."""
         self._digests: dict[int, str] = {}
+        self._denied: list[tuple[int, int]] = []
         self.answers = 0
         self.reads = 0
 
@@ -102,6 +103,20 @@ class History:
         if at < len(seqs) and seqs[at][1] <= seq:
             raise SafetyViolation(f"{pledge.client}: ({pledge.issue}, {seq}) before {seqs[at]}")
         seqs.insert(at, (pledge.issue, seq))
+
+    def on_unavailable(self, session: int, number: int) -> None:
+        """A client was told that a command certainly had no effect, nor ever will."""
+        if number:
+            self._denied.append((session, number))
+
+    def check_denied(self) -> None:
+        """At the end of a run: the numbers of such commands were voided, if decided at all."""
+        for session, number in self._denied:
+            outcome = self.model.outcomes.get((session, number))
+            if outcome is not None and outcome.kind != "voided":
+                raise SafetyViolation(
+                    f"{session:x}:{number} was denied, but took effect: {outcome}"
+                )
 
     def on_read(
         self, client: str, level: tuple[str, str], floor: int, seq: int, on_hand: int

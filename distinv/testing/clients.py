@@ -8,6 +8,7 @@ from attrs import define
 
 from distinv.client.calls import Completion
 from distinv.client.session import ClientSession
+from distinv.client.stream import Command
 from distinv.errors import OutcomeUnknown, Unavailable
 from distinv.inventory import calls, queries
 from distinv.inventory.calls import Call
@@ -18,6 +19,10 @@ from distinv.wire.endpoint import Endpoint
 
 SKUS = ("apple", "Äpfel", "bolt")
 LOCATIONS = ("main", "shelf")
+
+
+_PATIENCES_US = (0, 0, 0, 20_000, 200_000, 1_000_000)
+"""How long a run's clients wait for an answer; 0 for the client's own default."""
 
 
 @define
@@ -35,6 +40,10 @@ class SimClient(Process):
         self._life = 0
         self._random = Random(f"work {number} {world.seed}")
         self._calls: dict[int, Pledge | _Asked] = {}
+        self._commands: dict[int, Command] = {}
+        """The session's own record of each write under way: its number, once it has one."""
+        patience = Random(f"patience {world.seed}").choice(_PATIENCES_US)
+        self._patience_us = patience or world.timing.client_deadline_us
         self._issue = 0
         self._keys = 0
         self._resend: list[tuple[str, tuple[tuple[str, int], ...]]] = []
@@ -70,6 +79,7 @@ class SimClient(Process):
         )
         self.alive = True
         self._calls.clear()
+        self._commands.clear()
         if self._life == 1:
             self._submit(calls.put_location("shelf"))
             for sku in SKUS:
@@ -132,10 +142,14 @@ class SimClient(Process):
     def _submit(self, call: Call[object]) -> int:
         assert self.session is not None
         world = self.world
-        deadline = world.now + world.timing.client_deadline_us
+        patience_us = world.timing.client_deadline_us if self.winding_up else self._patience_us
+        deadline = world.now + patience_us
         self._issue += 1
         number = self.session.submit(call.encode(), world.now, deadline, call.idempotency_key)
         self._calls[number] = Pledge(self.who, self._issue, world.history.told_seq)
+        command = self.session._book.get(number)
+        assert isinstance(command, Command)
+        self._commands[number] = command
         if not self.winding_up and self._random.random() < world.plan.cancel:
             world.after(self._random.randrange(20_000), self._cancel, self._life, number)
         return number
@@ -199,6 +213,7 @@ class SimClient(Process):
 
     def _on_completion(self, completion: Completion) -> None:
         call = self._calls.pop(completion.call, None)
+        command = self._commands.pop(completion.call, None)
         if call is None:
             raise SafetyViolation(f"{self.who}: call {completion.call} ended twice")
         if completion.call in self._final:
@@ -212,6 +227,8 @@ class SimClient(Process):
             if not isinstance(completion.error, (Unavailable, OutcomeUnknown)):
                 raise SafetyViolation(f"{self.who}: {completion.error!r}")
             self.world.note(self.who, f"{type(completion.error).__name__}: {completion.error}")
+            if isinstance(completion.error, Unavailable) and command is not None:
+                self.world.history.on_unavailable(command.stream.session, command.number)
             return
         assert isinstance(completion.value, bytes)
         if isinstance(call, Pledge):

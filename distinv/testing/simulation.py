@@ -215,6 +215,7 @@ class Simulation:
         for client in self.clients:
             if client.problems:
                 return f"liveness: {client.problems[0]}"
+        world.history.check_denied()
         for server in self.servers:
             assert server.engine is not None
             index = server.engine.machine.position.index

@@ -95,6 +95,16 @@ def test_wrong_usage_of_the_others(
     assert text in ran.err
 
 
+@pytest.mark.parametrize("backend", ["trio", "uvloop"])
+def test_an_event_loop_that_is_not_installed_is_named(
+    backend: str, distinv: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distinv.cli.options.find_spec", lambda name: None)
+    ran = distinv("status", "--cluster", "shop", "--backend", backend)
+    assert ran.status == 2
+    assert ran.err == f"distinv: {backend} is not installed: pip install 'distinv[{backend}]'\n"
+
+
 def test_every_command_has_help(distinv: CommandLine) -> None:
     overview = distinv("--help").out
     commands = re.findall(r"^    (\w+)", overview, re.MULTILINE)
