@@ -31,7 +31,7 @@ class Timing:
     campaign_us: int = 400 * MILLISECOND
     """A ballot that has not become a leadership by then is given up."""
     campaign_backoff_us: int = 100 * MILLISECOND
-    """First back-off after a failed campaign; doubles up to sixteen times this, with full jitter."""
+    """First back-off after a failed campaign; doubles up to sixteenfold, with full jitter."""
     transfer_us: int = 500 * MILLISECOND
     """An ordered hand-over that has not happened by then is called off."""
     pull_stall_us: int = 400 * MILLISECOND

@@ -359,9 +359,7 @@ def get_item(sku: str) -> Ask[Item]:
     return _ask(queries.AskItem(text(sku)), lambda answer: item_of(answer.items[0], answer.seq))
 
 
-def list_items(
-    prefix: str = "", after: Cursor | None = None, limit: int = 100
-) -> Ask[Page[Item]]:
+def list_items(prefix: str = "", after: Cursor | None = None, limit: int = 100) -> Ask[Page[Item]]:
     if after is not None and not isinstance(after, str):
         raise InvalidRequest("after is a sku, or the next of a page of items.")
     return _ask(

@@ -68,9 +68,7 @@ def _ledger_problems(database: sqlite3.Connection, seq: int) -> Iterator[str]:
             yield f"{key}: the level is {levels.get(key)}, the ledger says {sums.get(key)}"
 
 
-def _record_problems(
-    record: Record, sums: dict[Key, int], chains: dict[Key, int]
-) -> Iterator[str]:
+def _record_problems(record: Record, sums: dict[Key, int], chains: dict[Key, int]) -> Iterator[str]:
     for effect in record.effects:
         for line in effect.lines:
             key = line.sku, line.location

@@ -57,9 +57,7 @@ class MulticastContext:
 
 
 class Multicast(Protocol):
-    def on_send(
-        self, peers: Sequence[NodeId], body: bytes, now: int
-    ) -> Iterable[MulticastAction]:
+    def on_send(self, peers: Sequence[NodeId], body: bytes, now: int) -> Iterable[MulticastAction]:
         """The core multicasts `body` to `peers`."""
         ...
 

@@ -21,7 +21,7 @@ SKUS = ("apple", "Äpfel", "bolt")
 LOCATIONS = ("main", "shelf")
 
 
-_PATIENCES_US = (0, 0, 0, 20_000, 200_000, 1_000_000)
+_PATIENCES_US = (0, 0, 0, 50_000, 700_000, 1_500_000)
 """How long a run's clients wait for an answer; 0 for the client's own default."""
 
 

@@ -55,10 +55,10 @@ def events_until(process: subprocess.Popen[str], event: str) -> list[dict[str, A
 )
 def test_a_signal_stops_it_in_order(number: signal.Signals, backend: str, tmp_path: Path) -> None:
     with serving(tmp_path, "--json", "--backend", backend) as process:
-        listening, ready = events_until(process, "ready")
-        assert listening["event"] == "listening"
-        assert ready["address"][0] == "127.0.0.1"
-        assert (ready["name"], ready["cluster"], ready["pid"]) == ("node", "shop", process.pid)
+        (listening,) = events_until(process, "listening")
+        assert listening["address"][0] == "127.0.0.1"
+        assert (listening["name"], listening["cluster"]) == ("node", "shop")
+        assert listening["pid"] == process.pid
         process.send_signal(number)
         out, log = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0
@@ -66,8 +66,18 @@ def test_a_signal_stops_it_in_order(number: signal.Signals, backend: str, tmp_pa
     lines = log.splitlines()
     assert all(LOG_LINE.fullmatch(line) for line in lines), log
     assert "takes part in the cluster 'shop' on 127.0.0.1:" in lines[0]
-    assert any("serving clients in term 1" in line for line in lines)
     assert lines[-1].endswith("node: stops")
+
+
+def test_its_log_tells_how_it_came_to_lead(tmp_path: Path) -> None:
+    with serving(tmp_path, "--json") as process:
+        events = events_until(process, "ready")
+        process.terminate()
+        _, log = process.communicate(timeout=DEADLINE_S)
+    assert [each["event"] for each in events] == ["listening", "ready"]
+    told = ("proposing the cluster", "is born", "starting an election", "serving clients in term 1")
+    places = [log.index(text) for text in told]
+    assert places == sorted(places)
 
 
 def test_it_stops_when_its_starter_is_gone(tmp_path: Path) -> None:

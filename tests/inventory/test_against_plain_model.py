@@ -185,9 +185,7 @@ STOCK = st.one_of(
     st.tuples(st.just("ship"), lines(COUNT, st.just("main"))),
     st.tuples(st.just("ship"), lines(COUNT)),
     st.tuples(st.just("adjust"), lines(DELTA)),
-    st.tuples(
-        st.just("set_on_hand"), SKU, st.integers(0, 4), PLACE, st.none() | st.integers(0, 4)
-    ),
+    st.tuples(st.just("set_on_hand"), SKU, st.integers(0, 4), PLACE, st.none() | st.integers(0, 4)),
     st.tuples(st.just("transfer"), lines(COUNT), PLACE, PLACE).filter(lambda op: op[2] != op[3]),
 )
 CATALOGUE = st.one_of(

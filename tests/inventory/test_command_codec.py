@@ -159,8 +159,19 @@ def test_session_keys(session: int, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", ":", "s:1", "12:34", "import:7", "s" + "0" * 16, "s" + "0" * 16 + ":x",
-            "s" + "0" * 16 + ":²", "S" + "0" * 16 + ":1", "s" + "F" * 16 + ":1"]
+    "key",
+    [
+        "",
+        ":",
+        "s:1",
+        "12:34",
+        "import:7",
+        "s" + "0" * 16,
+        "s" + "0" * 16 + ":x",
+        "s" + "0" * 16 + ":²",
+        "S" + "0" * 16 + ":1",
+        "s" + "F" * 16 + ":1",
+    ],
 )
 def test_other_keys(key: str) -> None:
     assert parse_session_key(key) is None

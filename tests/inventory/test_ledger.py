@@ -81,9 +81,7 @@ def test_every_way_to_ask_gives_what_a_filter_would(
         if newest_first:
             expected.reverse()
         for limit in (1, 7, 1_000):
-            found = all_pages(
-                store, limit=limit, newest_first=newest_first, since=since, **filters
-            )
+            found = all_pages(store, limit=limit, newest_first=newest_first, since=since, **filters)
             assert found == expected
 
 

@@ -27,11 +27,20 @@ def free_port() -> int:
 
 
 def quick_config() -> Config:
-    """Who waits for a number of servers need not listen for long.
+    """Less patience than a real network asks for.
 
-    And where all servers stop one after the other, leadership is offered to some that are gone.
+    All servers run on one event loop here: when it stands still, it does so for all of them, and
+    nobody suspects anybody.
     """
-    return with_timing(test_config(), discovery_window_us=50_000, transfer_us=150_000)
+    return with_timing(
+        test_config(),
+        heartbeat_us=25_000,
+        suspect_floor_us=125_000,
+        watchdog_us=250_000,
+        quorum_us=300_000,
+        discovery_window_us=50_000,
+        transfer_us=150_000,
+    )
 
 
 def config_of_its_own() -> Config:

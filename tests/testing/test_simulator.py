@@ -79,7 +79,7 @@ def test_a_planted_bug_is_found(bug: str, seeds: int) -> None:
 
 
 def test_a_failing_seed_is_named_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(seeds=range(0, 40), jobs=1, canary=True) == 1
+    assert run(seeds=range(40), jobs=1, canary=True) == 1
     printed = capsys.readouterr().out
     failing = next(line for line in printed.splitlines() if " fails: " in line).split()[1]
     assert f"distinv simulate --seed {failing} --trace --canary" in printed
