@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -106,18 +107,20 @@ async def _serve(options: argparse.Namespace) -> None:
         preempt=options.preempt,
         seed=options.seed,
     )
-    async with cluster:
-        _announce(options, "listening", cluster)
-        async with anyio.create_task_group() as group:
-            group.start_soon(_stop_on_signal, cluster, group)
-            if options.until_stdin_closes:
-                group.start_soon(_stop_on_end_of_input, cluster)
-            group.start_soon(_announce_ready, options, cluster)
-            failure = await _failure_of(cluster)
-            group.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        _announce(options, "stopped", cluster)
+    # A signal that comes while the server is being opened waits until it can be stopped.
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with cluster:
+            _announce(options, "listening", cluster)
+            async with anyio.create_task_group() as group:
+                group.start_soon(_stop_on_signal, signals, cluster, group)
+                if options.until_stdin_closes:
+                    group.start_soon(_stop_on_end_of_input, cluster)
+                group.start_soon(_announce_ready, options, cluster)
+                failure = await _failure_of(cluster)
+                group.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+            _announce(options, "stopped", cluster)
 
 
 async def _failure_of(cluster: Cluster) -> ServerStopped | None:
@@ -129,14 +132,13 @@ async def _failure_of(cluster: Cluster) -> ServerStopped | None:
     return None
 
 
-async def _stop_on_signal(cluster: Cluster, group: TaskGroup) -> None:
-    import anyio
-
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            if cluster.stopping:
-                os._exit(128 + number)  # asked twice: at once
-            group.start_soon(cluster.stop)
+async def _stop_on_signal(
+    signals: AsyncIterator[signal.Signals], cluster: Cluster, group: TaskGroup
+) -> None:
+    async for number in signals:
+        if cluster.stopping:
+            os._exit(128 + number)  # asked twice: at once
+        group.start_soon(cluster.stop)
 
 
 async def _stop_on_end_of_input(cluster: Cluster) -> None:
