@@ -22,7 +22,6 @@ _SENDS_MAX = 64
 """Messages per heartbeat interval: elections that answer each message with more would otherwise
 flood the network, and the leader's heartbeats with it."""
 
-
 _CALLS_PER_GAP = 10
 """Deadlines per heartbeat interval: a plugin that is always due must not keep this server busy."""
 
@@ -39,6 +38,8 @@ class Elector:
         self._next_nomination = 0
         self._not_before = 0
         """Whatever time the plugin names, it is not called again before this one."""
+        self._complaint_gap_us = timing.notice_us
+        self._complain_at = 0
         self._sends_left = _SENDS_MAX
         self._sends_until = 0
         self._out: list[Effect] = []
@@ -83,7 +84,9 @@ class Elector:
                     break
                 self._act(action, now)
         except Exception as problem:  # a plugin may do anything
-            self._out.append(Tell("error", f"election {self.label!r} failed: {problem!r}"))
+            if now >= self._complain_at:
+                self._complain_at = now + self._complaint_gap_us
+                self._out.append(Tell("error", f"election {self.label!r} failed: {problem!r}"))
 
     def _act(self, action: ElectionAction, now: int) -> None:
         if isinstance(action, SendElection):

@@ -92,7 +92,9 @@ class Engine:
         self._targets = targets
         self._random = random
         timing, limits = config.timing, config.limits
-        self._multicast = multicast(MulticastContext(self_id, random, timing, limits))
+        self._multicast = multicast(
+            MulticastContext(self_id, _chance_of_its_own(random), timing, limits)
+        )
         self._errands = Errands(limits.pending_reads)
         self.front = Front(machine, check_command, limits, self._errands)
         self.node = Node(
@@ -103,7 +105,7 @@ class Engine:
             recovered=recovered,
             applied=machine.position.index,
             election_label=settings.election_label,
-            election=election(ElectionContext(self_id, random, timing)),
+            election=election(ElectionContext(self_id, _chance_of_its_own(random), timing)),
             timing=timing,
             limits=limits,
             random=random,
@@ -529,6 +531,12 @@ class Engine:
 
 _DIGEST = b""
 """The kind of errand behind a status."""
+
+
+def _chance_of_its_own(random: Random) -> Random:
+    """For a plugin: whatever it does with it, the core's own chance stays chance."""
+    return Random(random.getrandbits(64))
+
 
 _CLIENT_MESSAGES: dict[type, Any] = {
     messages.OpenSession: Engine._on_client_open,
