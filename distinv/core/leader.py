@@ -437,15 +437,24 @@ class Leader:
         if self._hand_over is not None:
             return
         if target is None:
-            recent = node.now - node.timing.quorum_us
-            able = [peer for peer in node.other_voters() if self._peers[peer].last_heard > recent]
-            target = max(able, key=lambda peer: (self._peers[peer].verified, peer), default=None)
+            target = self._best_successor()
         if target is None or target not in node.other_voters():
             node.tell("nobody to hand leadership over to", "warning")
             return
         node.tell(f"handing leadership over to {node.name_of(target)}")
         self._hand_over = _HandOver(target, node.now + node.timing.transfer_us)
         self._pursue_hand_over()
+
+    def _best_successor(self) -> NodeId | None:
+        """Who answered the last heartbeats before who did not, then who has most of the log."""
+        node = self._node
+        alive, recent = node.now - 2 * node.timing.heartbeat_us, node.now - node.timing.quorum_us
+        ranked = [
+            (self._peers[peer].last_heard > alive, self._peers[peer].verified, peer)
+            for peer in node.other_voters()
+            if self._peers[peer].last_heard > recent
+        ]
+        return max(ranked)[2] if ranked else None
 
     def _maybe_give_way(self) -> None:
         """With `preempt`: a higher id takes over, in order, once it has everything and is alive."""

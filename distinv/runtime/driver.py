@@ -1,9 +1,11 @@
 """The only loop of a server: it drives the engine in turns (docs/architecture.md).
 
-Readers only fill a bounded inbox and wake the owner. The owner takes in what waits, applies
-what is committed within its budget, ends the engine's turn, hands the write to the storage
-thread and the datagrams to the transport. So writes are committed and datagrams packed in
-groups, and everything that touches the engine happens between two awaits of one task.
+A turn takes in what waits (durable writes, probes, datagrams up to a bound, what is due), ends
+the engine's turn, hands the write to the storage thread and the datagrams to the transport, and
+then applies what is committed, within its budget. So writes are committed and datagrams packed in
+groups. Whichever task has a reason takes the turn: the reader of the transport when datagrams
+came, the reader of the storage's bell, or the timekeeper. Nothing is awaited within a turn, so
+everything that touches the engine happens between two awaits.
 """
 
 from __future__ import annotations
@@ -70,6 +72,8 @@ class Driver:
         self._bell_rope.setblocking(False)
         self._storage = StorageThread(storage, self._on_stored)
         self._unflushed = 0
+        """Entries applied in the store's present transaction, and the time that took."""
+        self._unflushed_us = 0
         self._flush_at: int | None = None
         self._deadline = 0
         """When a turn is to be taken though nothing happens."""
@@ -288,19 +292,24 @@ class Driver:
 
     def _apply(self, now: int) -> None:
         """Apply what is committed, for as long as a turn may take."""
-        engine, until = self.engine, now + self._timing.tick_us
-        while engine.apply_waiting:
+        engine, timing = self.engine, self._timing
+        at, until = now, now + timing.tick_us
+        while engine.apply_waiting and at < until:
             engine.apply_more(now)
             self._unflushed += 1
-            if self._unflushed >= self._limits.store_flush_entries:
+            before, at = at, monotonic_us()
+            self._unflushed_us += at - before
+            if (
+                self._unflushed >= self._limits.store_flush_entries
+                or self._unflushed_us >= timing.store_flush_applied_us
+            ):
                 self._flush()
-            if monotonic_us() >= until:
-                break
+                at = monotonic_us()
         if self._unflushed:
-            self._flush_at = now + self._timing.store_flush_us
+            self._flush_at = now + timing.store_flush_us
 
     def _flush(self) -> None:
-        self._unflushed, self._flush_at = 0, None
+        self._unflushed, self._unflushed_us, self._flush_at = 0, 0, None
         self.engine.machine.flush()
 
     def _carry_out(self, turn: Turn, group: TaskGroup) -> None:

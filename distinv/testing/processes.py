@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from distinv.client.client import InventoryClient
 
 _POLL_S = 0.02
+_ASK_S = 1.0
+"""How long one round of questions to all servers may take; then they are asked again."""
 _PATIENCE_S = 30.0
 """A start on a busy machine, an election and a catch-up take seconds; more is a fault."""
 _PORTS = range(12_000, 32_000)
@@ -398,7 +400,7 @@ class ServerProcesses:
     async def _ask(self) -> list[ServerStatus]:
         assert self._watcher is not None, "enter the context first"
         try:
-            replies = await self._watcher.status()
+            replies = await self._watcher.status(timeout=_ASK_S)
         except Unavailable:
             return []
         return [

@@ -667,7 +667,7 @@ class Scene:
     def announce(self) -> None:
         """Every server makes itself known to all, again and again."""
         for server in self.servers.values():
-            if server.alive:
+            if server.alive and server.node.identified:
                 self._announce_one(server)
         self.after(self.timing.beacon_unjoined_us, self.announce)
 
@@ -704,9 +704,9 @@ class Scene:
         return max(serving, key=lambda server: server.node.leader_ballot, default=None)
 
     def elect(self, id: int, ms: int = 3_000) -> Server:
-        """Let `id` campaign and wait until it serves."""
+        """Let `id` campaign, as if its leader had ordered it, and wait until it serves."""
         server = self[id]
-        server.node.become_candidate("the scene wants it")
+        server.node.become_candidate("the scene wants it", server.node.leader_ballot)
         server.turn()
         assert self.run(ms, lambda: server.serves), server.tells
         return server

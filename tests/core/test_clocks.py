@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from scene import MS
+
 from distinv.core.clocks import Clocks
 from distinv.entry import NodeId
-from scene import MS
 
 A, B, C, D = (NodeId(number) for number in (1, 2, 3, 4))
 SETS = [(A, B, C)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from scene import MS
+
 from distinv.config import Timing
 from distinv.core.failure import FailureDetector, LocalHealth
-from scene import MS
 
 TIMING = Timing()
 FLOOR, CEILING = TIMING.suspect_floor_us, TIMING.suspect_ceiling_us
