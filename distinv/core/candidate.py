@@ -54,6 +54,8 @@ class Candidate:
         self._stage = Stage.PRE_VOTE
         self._give_up_at = node.now + node.timing.campaign_us
         self._retry_at = node.now + node.timing.retry_us
+        self._alive_at = node.now
+        """While synchronising: when to say again that somebody is about to lead."""
         self._number = node.random.randrange(1 << 32)
         self._granted: list[NodeId] = [node.self_id]
         self._denied: list[NodeId] = []
@@ -198,6 +200,7 @@ class Candidate:
             return
         node.tell(f"pulling entries up to {target.index} from {node.name_of(source)}", "debug")
         self._stage = Stage.SYNCHRONISE
+        self._alive_at = node.now + node.timing.heartbeat_us
         self._target = target
         others = sorted(
             peer
@@ -282,7 +285,10 @@ class Candidate:
         self._node.emit(ReadFailed((ticket,), "no_leader"))
 
     def deadline(self) -> int | None:
-        return min(self._give_up_at, self._retry_at)
+        times = [self._give_up_at, self._retry_at]
+        if self._stage is Stage.SYNCHRONISE:
+            times.append(self._alive_at)
+        return min(times)
 
     def excuse(self, late_us: int) -> None:
         self._give_up_at = max(self._give_up_at, self._node.late_until)
@@ -292,6 +298,8 @@ class Candidate:
         if node.now >= self._give_up_at:
             self._give_up("too few servers answered")
             return
+        if self._stage is Stage.SYNCHRONISE and node.now >= self._alive_at:
+            self._say_alive()
         if node.now < self._retry_at:
             return
         self._retry_at = node.now + node.timing.retry_us
@@ -302,7 +310,6 @@ class Candidate:
                 if peer not in self._promises:
                     node.hold_for_promise(Send(peer, Prepare(self.ballot, self._ordered_by)))
         else:
-            self._say_alive()
             self._pull()
             # The answer may be under way: every further one would go behind it.
             self._retry_at += node.timing.retry_us
@@ -310,6 +317,7 @@ class Candidate:
     def _say_alive(self) -> None:
         """Nobody should start another election while the pull makes progress."""
         node = self._node
+        self._alive_at = node.now + node.timing.heartbeat_us
         for peer in node.other_voters():
             node.send(peer, Heartbeat(self.ballot, node.commit, node.log.last_index, 0))
 
