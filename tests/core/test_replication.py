@@ -13,6 +13,7 @@ from distinv.wire.messages import Append, AppendAck, AppendMismatch, HeartbeatAc
 
 THREE = (1, 2, 3)
 A, B, C = NodeId(1), NodeId(2), NodeId(3)
+ONE = Ballot(1, A)
 
 
 def progress(leader: Server, peer: int) -> Progress:
@@ -142,15 +143,21 @@ def test_a_commit_that_a_follower_missed_reaches_it_while_idle() -> None:
 
 
 def test_late_mismatches_do_not_send_the_same_again() -> None:
-    """Each answered an Append of before what was missing went out, and each sent it again."""
+    """Each answers an Append of before what was missing went out, and each sent it again."""
     mine = log_of(THREE, *[(1, 1)] * 100)
-    scene = Scene(logs={1: mine, 2: mine, 3: log_of(THREE)}, latency_us=20 * MS)
-    leader = scene.elect(1)
-    for number in range(20):
-        leader.submit(number)
-        scene.run(1)
-    scene.settle()
-    assert entries_sent(scene, 3) < 2 * leader.node.log.last_index
+    scene = Scene(logs={1: mine, 2: mine, 3: log_of(THREE)}, promised=dict.fromkeys(THREE, ONE))
+    scene.hold(lambda message: isinstance(message, AppendAck))
+    leader = scene[1]
+    leader.node.become_candidate("the scene wants it", ONE)
+    leader.turn()
+    assert scene.run(50, lambda: len(scene.messages(Append, to=3)) == 2)
+    assert progress(leader, 3).verified == 0
+    ballot = leader.node.leader_ballot
+    for previous in (20, 40, 101):
+        leader.turn(events.Received(C, AppendMismatch(ballot, previous, 1)))
+    assert len(scene.messages(Append, to=3)) == 2
+    leader.turn(events.Received(C, AppendMismatch(ballot, 1, 0)))
+    assert len(scene.messages(Append, to=3)) == 3, "what was missing did not fit either"
 
 
 def test_an_idle_cluster_is_not_probed() -> None:

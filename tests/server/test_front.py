@@ -1,0 +1,414 @@
+"""The front: a command enters the log once and in order, and "not taken" is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from attrs import Factory, define
+
+from distinv.config import Limits
+from distinv.core.sessions import Admission, SessionTable
+from distinv.entry import ORIGIN, NodeId, Position
+from distinv.errors import InvalidRequest
+from distinv.inventory.machine import Applied
+from distinv.server.errands import Errands
+from distinv.server.front import Front, Situation
+from distinv.wire.messages import (
+    Answer,
+    CloseSession,
+    EndSession,
+    LogCommand,
+    NotTaken,
+    OpenCommand,
+    OpenSession,
+    Query,
+    QueryFailed,
+    Reply,
+    Request,
+    SessionCommand,
+    SessionEnded,
+    SessionOpened,
+)
+
+TILL, OTHER = NodeId(100), NodeId(101)
+LEADER = NodeId(1)
+THERE = ("10.0.0.1", 4747)
+SERVING = Situation(True, False, True, LEADER, None)
+FOLLOWING = Situation(False, False, True, LEADER, THERE)
+LEADERLESS = Situation(False, False, True, None, None)
+ALONE = Situation(False, False, False, None, None)
+
+
+@define
+class Ledger:
+    """A machine whose commands all succeed: only its sessions matter."""
+
+    position: Position = ORIGIN
+    seq: int = 0
+    table: SessionTable = Factory(lambda: SessionTable(Limits()))
+
+    def apply(self, *commands: LogCommand) -> list[Applied]:
+        index = self.position.index + 1
+        self.position = Position(index, ORIGIN.ballot, b"")
+        return [
+            self._apply(command, (index << 12) | offset) for offset, command in enumerate(commands)
+        ]
+
+    def _apply(self, command: LogCommand, stamp: int) -> Applied:
+        if isinstance(command, OpenCommand):
+            opened = self.table.open(command.nonce, command.name, stamp, 0)
+            return Applied(opened, 0, command.nonce, b"", "opened")
+        if isinstance(command, CloseSession):
+            self.table.close(command.session)
+            return Applied(command.session, 0, 0, b"", "closed")
+        session, number = command.session, command.number
+        admission = self.table.admit(session, number, command.lowest, stamp, 0)
+        if admission is Admission.TAKE:
+            self.seq += 1
+            result = command.command + b" done"
+            self.table.record(session, result, result)
+            return Applied(session, number, 0, result, "result")
+        kind = "dropped" if admission is Admission.DUPLICATE else admission.value
+        return Applied(session, number, 0, b"", kind)
+
+    def last_number(self, session: int) -> int | None:
+        state = self.table.get(session)
+        return None if state is None else state.last
+
+    def result(self, session: int, number: int) -> bytes | None:
+        return self.table.result(session, number)
+
+    def session_of_nonce(self, nonce: int) -> int | None:
+        return self.table.of_nonce(nonce)
+
+    def query(self, data: bytes) -> bytes:
+        return data + b" at %d" % self.position.index
+
+    def takes_long(self, data: bytes) -> bool:
+        return False
+
+
+def check(data: bytes) -> None:
+    if data == b"nonsense":
+        raise InvalidRequest("that is nonsense")
+
+
+class Desk:
+    """A front with one open session, as the engine of a serving leader has it."""
+
+    def __init__(self, limits: Limits | None = None, situation: Situation = SERVING) -> None:
+        limits = limits or Limits()
+        self.machine = Ledger()
+        machine: Any = self.machine
+        self.front = Front(machine, check, limits, Errands(limits.pending_reads))
+        self.front.situation = situation
+        (opened,) = self.machine.apply(OpenCommand(7, "till"))
+        self.session = opened.session
+
+    def ask(self, number: int, copy: int = 1, body: bytes | None = None, lowest: int = 1) -> None:
+        body = b"%d" % number if body is None else body
+        self.front.on_request(TILL, Request(self.session, number, copy, lowest, body))
+
+    def apply(self, *commands: LogCommand) -> None:
+        self.front.on_applied(self.machine.apply(*commands))
+
+    def said(self) -> list[Any]:
+        return [message for _, message in self.front.take_messages()]
+
+    def submitted(self) -> list[Any]:
+        return self.front.take_submissions()
+
+    def numbers(self) -> list[int]:
+        return [command.number for command in self.submitted()]
+
+    def become(self, situation: Situation) -> None:
+        self.front.situation = situation
+        self.front.on_leadership(situation.serving)
+
+    def not_taken(self, number: int, copy: int, reason: str, detail: str = "") -> NotTaken:
+        leader, address = self.front.situation.leader or 0, self.front.situation.leader_address
+        return NotTaken(self.session, number, copy, reason, detail, leader, address)
+
+
+# --- once, and in order -----------------------------------------------------------------------
+
+
+def test_numbers_enter_the_log_once_and_in_order() -> None:
+    desk = Desk()
+    for number in (1, 2, 2, 1, 3):
+        desk.ask(number)
+    assert desk.numbers() == [1, 2, 3]
+    assert desk.said() == []
+
+
+def test_a_number_after_a_gap_is_not_taken() -> None:
+    desk = Desk()
+    desk.ask(1)
+    desk.ask(3)
+    assert desk.numbers() == [1]
+    assert desk.said() == [desk.not_taken(3, 1, "gap", "expected 2")]
+
+
+def test_the_answer_goes_to_the_last_copy_and_once() -> None:
+    desk = Desk()
+    desk.ask(1)
+    desk.front.on_request(OTHER, Request(desk.session, 1, 2, 1, b"1"))
+    desk.apply(*desk.submitted())
+    assert desk.front.take_messages() == [(OTHER, Reply(desk.session, 1, b"1 done"))]
+
+
+@pytest.mark.parametrize("situation", [SERVING, FOLLOWING, LEADERLESS])
+def test_what_was_applied_is_answered_by_any_server(situation: Situation) -> None:
+    desk = Desk(situation=situation)
+    desk.apply(SessionCommand(desk.session, 1, 1, b"1"))
+    desk.ask(1, copy=5)
+    assert desk.said() == [Reply(desk.session, 1, b"1 done")]
+    assert desk.submitted() == []
+
+
+def test_a_result_that_is_not_needed_any_more_is_not_told() -> None:
+    desk = Desk()
+    desk.apply(SessionCommand(desk.session, 1, 1, b"1"), SessionCommand(desk.session, 2, 2, b"2"))
+    desk.ask(1)
+    assert desk.said() == []
+    assert desk.submitted() == []
+
+
+def test_a_duplicate_in_the_log_is_not_called_not_taken() -> None:
+    desk = Desk()
+    desk.apply(SessionCommand(desk.session, 1, 1, b"1"))
+    desk.front._waiting[desk.session, 1] = _waiter(2)
+    desk.apply(SessionCommand(desk.session, 1, 2, b"1"))
+    assert desk.said() == []
+
+
+def _waiter(copy: int) -> Any:
+    from distinv.server.front import _Waiter
+
+    return _Waiter(TILL, copy)
+
+
+def test_what_cannot_be_read_is_not_taken_and_leaves_its_number_free() -> None:
+    desk = Desk()
+    desk.ask(1, body=b"nonsense")
+    desk.ask(2)
+    assert desk.said() == [
+        desk.not_taken(1, 1, "invalid_request", "that is nonsense"),
+        desk.not_taken(2, 1, "gap", "expected 1"),
+    ]
+    desk.ask(1, copy=2, body=b"")
+    assert desk.numbers() == [1], "as a void"
+
+
+# --- not taken, and why -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("situation", "reason"),
+    [
+        (FOLLOWING, "not_leader"),
+        (LEADERLESS, "no_leader"),
+        (ALONE, "no_quorum"),
+        (Situation(True, True, True, LEADER, None), "no_leader"),
+    ],
+)
+def test_who_cannot_take_it_says_so_and_where_to_go(situation: Situation, reason: str) -> None:
+    desk = Desk(situation=situation)
+    desk.ask(1)
+    desk.front.on_open(TILL, OpenSession(8, "till", 3))
+    first, second = desk.said()
+    assert first == desk.not_taken(1, 1, reason)
+    assert (second.session, second.number, second.copy, second.reason) == (0, 8, 3, reason)
+    assert desk.submitted() == []
+
+
+def test_more_than_can_be_held_is_not_taken() -> None:
+    desk = Desk(Limits(pending_commands=2))
+    for number in (1, 2, 3):
+        desk.ask(number)
+    assert desk.numbers() == [1, 2]
+    assert desk.said() == [desk.not_taken(3, 1, "overloaded")]
+    desk.ask(2, copy=2)
+    assert desk.said() == [], "that one is under way"
+
+
+def test_what_was_submitted_but_not_appended_is_not_taken() -> None:
+    desk = Desk()
+    desk.ask(1)
+    desk.ask(2)
+    desk.front.on_open(TILL, OpenSession(8, "till", 1))
+    commands = desk.submitted()
+    desk.become(FOLLOWING)
+    desk.front.on_not_appended(commands, "no_leader")
+    assert [message.reason for message in desk.said()] == ["no_leader"] * 3
+    desk.front.on_not_appended(commands, "no_leader")
+    assert desk.said() == [], "once"
+
+
+def test_what_was_appended_by_a_leader_that_lost_office_may_still_win() -> None:
+    """The trap: "not taken" here would be a lie, if the next leader has the entry."""
+    desk = Desk()
+    desk.ask(1)
+    commands = desk.submitted()
+    desk.become(LEADERLESS)
+    desk.become(FOLLOWING)
+    assert desk.said() == []
+    desk.apply(*commands)
+    assert desk.said() == [Reply(desk.session, 1, b"1 done")]
+
+
+def test_a_later_copy_is_refused_while_the_earlier_one_is_in_doubt() -> None:
+    desk = Desk()
+    desk.ask(1)
+    commands = desk.submitted()
+    desk.become(FOLLOWING)
+    desk.ask(1, copy=2)
+    assert desk.said() == [desk.not_taken(1, 2, "not_leader")]
+    desk.apply(*commands)
+    assert desk.said() == [Reply(desk.session, 1, b"1 done")]
+
+
+def test_when_it_serves_again_what_was_not_applied_is_gone() -> None:
+    desk = Desk()
+    desk.ask(1)
+    desk.front.on_open(TILL, OpenSession(8, "till", 1))
+    desk.submitted()
+    desk.become(LEADERLESS)
+    desk.become(SERVING)
+    assert [message.reason for message in desk.said()] == ["no_leader"] * 2
+    desk.ask(1, copy=2)
+    assert desk.numbers() == [1], "and may come again"
+
+
+# --- sessions the front does not know ---------------------------------------------------------
+
+
+def test_only_the_log_says_that_a_session_has_expired() -> None:
+    desk = Desk()
+    desk.session = 12345
+    desk.ask(7)
+    (submitted,) = desk.submitted()
+    assert desk.said() == []
+    desk.apply(submitted)
+    assert desk.said() == [desk.not_taken(7, 1, "session_expired")]
+
+
+def test_a_gap_behind_a_session_unknown_here_is_let_in_afterwards() -> None:
+    """Its number was thought to be in the log already: the stream stood still for ever."""
+    desk = Desk()
+    desk.session = (desk.machine.position.index + 1) << 12  # opened by an entry not applied here
+    desk.ask(2)
+    late = desk.submitted()
+    desk.apply(OpenCommand(9, "till"))
+    desk.apply(*late)
+    assert desk.said() == [desk.not_taken(2, 1, "gap")]
+    desk.ask(1, copy=2)
+    assert desk.numbers() == [1]
+
+
+def test_an_open_session_is_opened_once_per_nonce() -> None:
+    desk = Desk()
+    for copy in (1, 2):
+        desk.front.on_open(TILL, OpenSession(8, "till", copy))
+    (command,) = desk.submitted()
+    desk.apply(command)
+    (opened,) = desk.said()
+    assert opened == SessionOpened(8, desk.machine.session_of_nonce(8))
+    desk.front.on_open(OTHER, OpenSession(8, "till", 3))
+    assert desk.said() == [opened]
+    assert desk.submitted() == []
+
+
+def test_a_name_that_is_too_long_opens_nothing() -> None:
+    desk = Desk()
+    desk.front.on_open(TILL, OpenSession(8, "x" * 300, 1))
+    (refused,) = desk.said()
+    assert refused.reason == "invalid_request"
+
+
+def test_a_session_is_closed_through_the_log() -> None:
+    desk = Desk()
+    desk.front.on_end(TILL, EndSession(desk.session))
+    commands = desk.submitted()
+    assert commands == [CloseSession(desk.session)]
+    assert desk.said() == []
+    desk.apply(*commands)
+    assert desk.said() == [SessionEnded(desk.session)]
+    desk.ask(1)
+    desk.apply(*desk.submitted())
+    assert desk.said() == [desk.not_taken(1, 1, "session_expired")]
+
+
+# --- reads ------------------------------------------------------------------------------------
+
+
+def query(number: int, *, linearizable: bool = True, min_seq: int = 0) -> Query:
+    return Query(number, linearizable, min_seq, b"how many")
+
+
+def test_a_linearizable_read_waits_for_its_index_to_be_applied() -> None:
+    desk = Desk()
+    desk.front.on_query(TILL, query(1))
+    (ticket,) = desk.front.take_reads()
+    desk.front.serve_reads()
+    assert desk.said() == []
+    desk.front.on_read_ready([ticket], 2)
+    assert desk.said() == [], "confirmed, but not applied"
+    desk.apply()
+    desk.front.serve_reads()
+    assert desk.said() == [Answer(1, b"how many at 2")]
+    assert not desk.front.reads_waiting
+
+
+def test_a_read_that_failed_says_why() -> None:
+    desk = Desk(situation=FOLLOWING)
+    desk.front.on_query(TILL, query(1))
+    desk.front.on_read_failed(desk.front.take_reads(), "no_leader")
+    assert desk.said() == [QueryFailed(1, "no_leader", "", LEADER, THERE)]
+    desk.front.on_read_failed([1, -1, 99], "no_leader")
+    assert desk.said() == []
+
+
+def test_clients_are_told_when_too_few_servers_are_there() -> None:
+    """The trap: they stay glued to a server that has no quorum."""
+    desk = Desk(situation=ALONE)
+    desk.front.on_query(TILL, query(1))
+    desk.front.on_read_failed(desk.front.take_reads(), "no_leader")
+    (failed,) = desk.said()
+    assert failed.reason == "no_quorum"
+
+
+def test_a_local_read_is_answered_at_once_unless_it_is_behind() -> None:
+    desk = Desk(situation=ALONE)
+    desk.front.on_query(TILL, query(1, linearizable=False))
+    assert desk.said() == [Answer(1, b"how many at 1")]
+    desk.front.on_query(TILL, query(2, linearizable=False, min_seq=1))
+    assert desk.said() == []
+    desk.apply(SessionCommand(desk.session, 1, 1, b"1"))
+    desk.front.serve_reads()
+    assert desk.said() == [Answer(2, b"how many at 2")]
+
+
+def test_reads_are_bounded() -> None:
+    desk = Desk(Limits(pending_reads=2))
+    for number in range(4):
+        desk.front.on_query(TILL, query(number))
+    assert [message.reason for message in desk.said()] == ["overloaded"] * 2
+    assert len(desk.front.take_reads()) == 2
+
+
+# --- clients ----------------------------------------------------------------------------------
+
+
+def test_clients_are_remembered_while_they_speak_and_bounded() -> None:
+    desk = Desk(Limits(peers_max=2))
+    new: Callable[[int, int], bool] = lambda client, now: desk.front.heard(NodeId(client), now)  # noqa: E731
+    assert new(1, 10)
+    assert not new(1, 20)
+    assert new(2, 15)
+    assert new(3, 30), "the longest silent one is forgotten for it"
+    assert desk.front.clients == (1, 3)
+    desk.front.forget_silent(25)
+    assert desk.front.clients == (3,)
