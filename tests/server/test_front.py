@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attrs import Factory, define
 
 from distinv.config import Limits
-from distinv.core.sessions import Admission, SessionTable
 from distinv.entry import ORIGIN, NodeId, Position
 from distinv.errors import InvalidRequest
 from distinv.inventory.machine import Applied
@@ -30,6 +28,7 @@ from distinv.wire.messages import (
     SessionCommand,
     SessionEnded,
     SessionOpened,
+    session_id,
 )
 
 TILL, OTHER = NodeId(100), NodeId(101)
@@ -42,46 +41,63 @@ ALONE = Situation(False, False, False, None, None)
 
 
 @define
+class Session:
+    nonce: int
+    last: int = 0
+    closed: bool = False
+    results: dict[int, bytes] = Factory(dict)
+
+
+@define
 class Ledger:
     """A machine whose commands all succeed: only its sessions matter."""
 
     position: Position = ORIGIN
     seq: int = 0
-    table: SessionTable = Factory(lambda: SessionTable(Limits()))
+    sessions: dict[int, Session] = Factory(dict)
 
     def apply(self, *commands: LogCommand) -> list[Applied]:
         index = self.position.index + 1
         self.position = Position(index, ORIGIN.ballot, b"")
         return [
-            self._apply(command, (index << 12) | offset) for offset, command in enumerate(commands)
+            self._apply(command, session_id(index, offset))
+            for offset, command in enumerate(commands)
         ]
 
     def _apply(self, command: LogCommand, stamp: int) -> Applied:
         if isinstance(command, OpenCommand):
-            opened = self.table.open(command.nonce, command.name, stamp, 0)
-            return Applied(opened, 0, command.nonce, b"", "opened")
+            self.sessions[stamp] = Session(command.nonce)
+            return Applied(stamp, 0, command.nonce, b"", "opened")
+        session = self.sessions.get(command.session)
         if isinstance(command, CloseSession):
-            self.table.close(command.session)
+            if session is not None:
+                session.closed = True
             return Applied(command.session, 0, 0, b"", "closed")
-        session, number = command.session, command.number
-        admission = self.table.admit(session, number, command.lowest, stamp, 0)
-        if admission is Admission.TAKE:
+        number = command.number
+        kind, result = "result", command.command + b" done"
+        if session is None or (session.closed and number > session.last):
+            kind, result = "expired", b""
+        elif number <= session.last:
+            kind, result = "dropped", b""
+        elif number > session.last + 1:
+            kind, result = "gap", b""
+        else:
             self.seq += 1
-            result = command.command + b" done"
-            self.table.record(session, result, result)
-            return Applied(session, number, 0, result, "result")
-        kind = "dropped" if admission is Admission.DUPLICATE else admission.value
-        return Applied(session, number, 0, b"", kind)
+            session.last = number
+            kept = {**session.results, number: result}
+            session.results = {at: old for at, old in kept.items() if at >= command.lowest}
+        return Applied(command.session, number, 0, result, kind)
 
     def last_number(self, session: int) -> int | None:
-        state = self.table.get(session)
+        state = self.sessions.get(session)
         return None if state is None else state.last
 
     def result(self, session: int, number: int) -> bytes | None:
-        return self.table.result(session, number)
+        return self.sessions[session].results.get(number)
 
     def session_of_nonce(self, nonce: int) -> int | None:
-        return self.table.of_nonce(nonce)
+        found = [id for id, each in self.sessions.items() if each.nonce == nonce]
+        return found[0] if found else None
 
     def query(self, data: bytes) -> bytes:
         return data + b" at %d" % self.position.index
@@ -174,20 +190,6 @@ def test_a_result_that_is_not_needed_any_more_is_not_told() -> None:
     desk.ask(1)
     assert desk.said() == []
     assert desk.submitted() == []
-
-
-def test_a_duplicate_in_the_log_is_not_called_not_taken() -> None:
-    desk = Desk()
-    desk.apply(SessionCommand(desk.session, 1, 1, b"1"))
-    desk.front._waiting[desk.session, 1] = _waiter(2)
-    desk.apply(SessionCommand(desk.session, 1, 2, b"1"))
-    assert desk.said() == []
-
-
-def _waiter(copy: int) -> Any:
-    from distinv.server.front import _Waiter
-
-    return _Waiter(TILL, copy)
 
 
 def test_what_cannot_be_read_is_not_taken_and_leaves_its_number_free() -> None:
@@ -298,7 +300,7 @@ def test_only_the_log_says_that_a_session_has_expired() -> None:
 def test_a_gap_behind_a_session_unknown_here_is_let_in_afterwards() -> None:
     """Its number was thought to be in the log already: the stream stood still for ever."""
     desk = Desk()
-    desk.session = (desk.machine.position.index + 1) << 12  # opened by an entry not applied here
+    desk.session = session_id(desk.machine.position.index + 1, 0)  # its entry is not applied here
     desk.ask(2)
     late = desk.submitted()
     desk.apply(OpenCommand(9, "till"))
@@ -403,12 +405,9 @@ def test_reads_are_bounded() -> None:
 
 
 def test_clients_are_remembered_while_they_speak_and_bounded() -> None:
-    desk = Desk(Limits(peers_max=2))
-    new: Callable[[int, int], bool] = lambda client, now: desk.front.heard(NodeId(client), now)  # noqa: E731
-    assert new(1, 10)
-    assert not new(1, 20)
-    assert new(2, 15)
-    assert new(3, 30), "the longest silent one is forgotten for it"
-    assert desk.front.clients == (1, 3)
-    desk.front.forget_silent(25)
-    assert desk.front.clients == (3,)
+    front = Desk(Limits(peers_max=2)).front
+    spoke = [(1, 10), (1, 20), (2, 15), (3, 30)]
+    assert [front.heard(NodeId(client), now) for client, now in spoke] == [True, False, True, True]
+    assert front.clients == (1, 3), "the longest silent one is forgotten for a new one"
+    front.forget_silent(25)
+    assert front.clients == (3,)
