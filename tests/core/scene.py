@@ -515,7 +515,7 @@ class Scene:
         self._count = 0
         self.servers: dict[NodeId, Server] = {}
         ids = [NodeId(number) for number in range(1, count + 1)]
-        expected = count if expect is None else expect
+        expected = count + learners if expect is None else expect
         for number in range(1, count + learners + 1):
             server = self.servers[NodeId(number)] = Server(self, NodeId(number), expected)
             server.sync_us = sync_us

@@ -119,6 +119,30 @@ def test_a_leader_without_a_quorum_goes_on_believing_in_itself() -> None:
     assert scene.leader.id in others[1:]
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_only_one_server_reaches_a_majority_and_another_leads(behind: bool) -> None:
+    """Quorum loss and constrained election (Omni-Paxos; Ng, Haridi, Carbone, EuroSys 2023): all
+    are cut off from one another but for a hub, which may have missed the last entries."""
+    scene = Scene(5)
+    leader = scene.elect(5)
+    scene.settle()
+    hub = 1
+    if behind:
+        scene.isolate(hub)
+        for number in range(20):
+            leader.submit(number)
+            scene.run(10)
+        scene.heal()
+    ids = list(scene.servers)
+    scene.cut(
+        *((one, other) for one in ids for other in ids if one != other and hub not in (one, other))
+    )
+    assert scene.run(6_000, lambda: scene[hub].serves)
+    scene[hub].submit(100)
+    assert scene.run(100, lambda: scene.numbers()[-1:] == [100])
+    assert len(scene.numbers()) == (21 if behind else 1)
+
+
 def test_the_winner_is_already_gone() -> None:
     """Everybody has promised, nobody leads, and nobody is suspected: somebody must stand up."""
     scene = Scene()
