@@ -86,7 +86,7 @@ class Timing:
     """Or after so much time spent applying: ending it then takes about a quarter of that."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Limits:
     """A bound on everything that can grow."""
 

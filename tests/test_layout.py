@@ -66,9 +66,20 @@ def test_only_the_plugins_folder_imports_pluggy() -> None:
 
 def test_anyio_is_at_the_edge_only() -> None:
     edge = ("runtime", "transport", "discovery", "client.client", "client.driver", "cli")
-    kit = ("testing.processes",)
-    prefixes = [f"distinv.{name}" for name in (*edge, *kit)]
+    prefixes = [f"distinv.{name}" for name in (*edge, "testing")]
     assert allowed(importers("anyio", "asyncio", "trio"), *prefixes) == set()
+
+
+def test_the_simulated_world_has_no_event_loop_and_no_clock() -> None:
+    running = ("__init__", "campaign", "story")  # they count seconds and start processes
+    world = [
+        module_of(path)
+        for path in FILES
+        if path.parent.name == "simulator" and path.stem not in running
+    ]
+    assert world
+    outside = importers("anyio", "asyncio", "trio", "time", "socket", "threading", "os", "secrets")
+    assert {module for module in outside if under(module, *world)} == set()
 
 
 @pytest.mark.parametrize("world", ["time", "random", "socket", "threading", "os", "secrets"])

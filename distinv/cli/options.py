@@ -149,7 +149,9 @@ def config_of(options: argparse.Namespace) -> Config:
 
 def transport_of(options: argparse.Namespace) -> str:
     """Faults come by the plugin door, like any other transport."""
-    return "faulty" if options.loss else "udp"
+    from distinv.transport.faulty import STEERING_VARIABLE
+
+    return "faulty" if options.loss or os.environ.get(STEERING_VARIABLE) else "udp"
 
 
 def servers_of(options: argparse.Namespace) -> list[str] | None:

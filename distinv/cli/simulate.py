@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from distinv.cli.options import Commands, add_json, count
 from distinv.errors import ConfigError
@@ -13,40 +14,66 @@ def add_to(commands: Commands) -> None:
         "simulate",
         help="look for faults of the protocol in virtual time",
         description="Run whole clusters and clients in virtual time, under loss, partitions, "
-        "crashes and hostile elections, and check every answer. A seed is a run, bit for bit.",
+        "crashes, bad disks and hostile elections, and check every answer. A seed is a run, bit "
+        "for bit.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--seeds", metavar="A:B", type=_seeds, default=range(100), help="from A up to B (0:100)"
     )
-    which.add_argument("--seed", metavar="N", type=_seed, help="one seed: prints its trace digest")
-    parser.add_argument("--trace", action="store_true", help="tell the story of a single seed")
-    parser.add_argument(
+    which.add_argument("--seed", metavar="N", type=int, help="one seed: prints its plan")
+    bug = parser.add_mutually_exclusive_group()
+    bug.add_argument(
         "--canary", action="store_true", help="break the core on purpose: a seed must fail"
     )
-    parser.add_argument(
-        "--plant",
-        metavar="BUG",
-        help="another bug to break the core with, such as read-unconfirmed",
+    bug.add_argument("--plant", metavar="BUG", help="break it in another way")
+    many = parser.add_argument_group("many seeds")
+    many.add_argument("--jobs", metavar="J", type=count, help="processes (one per core)")
+    many.add_argument(
+        "--record", metavar="FILE", type=Path, help="remember there what was run, and go on from it"
     )
-    parser.add_argument("--jobs", metavar="J", type=count, help="processes (one per core)")
+    many.add_argument("--first", action="store_true", help="stop at the first seeds that fail")
+    one = parser.add_argument_group("one seed")
+    one.add_argument("--trace", action="store_true", help="tell its story")
+    one.add_argument("--shrink", action="store_true", help="find a smaller run that fails as well")
+    one.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="change the plan"
+    )
+    one.add_argument(
+        "--faults", metavar="N,N", type=_numbers, help="only these of the plan's faults, or none"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    seeds: range = options.seeds if options.seed is None else options.seed
-    if options.trace and len(seeds) != 1:
-        raise ConfigError("--trace tells of a single seed: add --seed N")
+    from distinv.testing.simulator.planted import CANARY
 
-    from distinv.testing import campaign
+    plant = CANARY if options.canary else options.plant
+    if options.seed is None:
+        if options.trace or options.shrink or options.set or options.faults is not None:
+            raise ConfigError("--trace, --shrink, --set and --faults need a single seed: --seed N")
+        from distinv.testing.simulator import campaign
 
-    return campaign.run(
-        seeds=seeds,
-        jobs=options.jobs,
-        canary=options.canary,
-        plant=options.plant,
+        return campaign.run(
+            seeds=options.seeds,
+            jobs=options.jobs,
+            plant=plant,
+            record=options.record,
+            first_failure=options.first,
+            json=options.json,
+        )
+    if options.record or options.first:
+        raise ConfigError("--record and --first are for many seeds: --seeds A:B")
+    from distinv.testing.simulator import story
+
+    return story.tell(
+        options.seed,
+        plant=plant,
+        settings=options.set,
+        faults=options.faults,
         trace=options.trace,
+        shrink=options.shrink,
         json=options.json,
     )
 
@@ -62,5 +89,8 @@ def _seeds(text: str) -> range:
     return found
 
 
-def _seed(text: str) -> range:
-    return range(int(text), int(text) + 1)
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return () if text == "none" else tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError("give numbers such as 3,7, or none") from None

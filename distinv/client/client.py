@@ -166,7 +166,7 @@ class InventoryClient:
         transport = await self._transport(TransportContext(door.network, server=False))
         stack.push_async_callback(_close_shielded, transport)
         discovery = await self._discovery(
-            DiscoveryContext(config.network, self._servers, door.loopback_only, server=False)
+            DiscoveryContext(door.network, self._servers, door.loopback_only, server=False)
         )
         stack.push_async_callback(_close_shielded, discovery)
         endpoint = Endpoint(

@@ -151,6 +151,9 @@ class Questions:
     def ask_oldest_again(self) -> None:
         self._ask_again(next(iter(self._asked.values())))
 
-    def resume_at(self) -> int | None:
-        """When there is something to send again after a pause."""
-        return self._resume_at if self._paused and self._waiting else None
+    def deadline(self) -> int | None:
+        """When there is something to send again after a pause, or the answer is overdue."""
+        impatient_at = self.impatient_at() if self._asked else None
+        if not self._paused or not self._waiting:
+            return impatient_at
+        return self._resume_at if impatient_at is None else min(self._resume_at, impatient_at)

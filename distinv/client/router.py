@@ -404,11 +404,12 @@ class Router:
 
     def _quiet_since(self) -> int | None:
         """Since when the home has owed an answer and said nothing."""
-        if self._owed_since is None or self.home is None:
+        owed_since = self._owed_since
+        if owed_since is None or self.home is None:
             return None
         home = self.table.get(self.home)
         heard_at = home.heard_at if home is not None else None
-        return max(self._owed_since, heard_at or 0)
+        return owed_since if heard_at is None or heard_at < owed_since else heard_at
 
     def _watch_home(self, now: int) -> None:
         quiet_since = self._quiet_since()
@@ -467,7 +468,12 @@ class Router:
     def deadline(self) -> int:
         """When to call `on_deadline`; there is always something to look for."""
         first = self._search_at
-        for time in (self._move_until, self._settle_at, self._denied_at(), self._health_at()):
+        for time in (
+            self._move_until,
+            self._settle_at,
+            self._denied_at() if self.home is None else None,
+            self._health_at() if self._owed_since is not None else None,
+        ):
             if time is not None and time < first:
                 first = time
         return first
@@ -477,7 +483,6 @@ class Router:
         if quiet_since is None:
             return None
         timing = self._timing
-        first = min(self._ping_at(quiet_since), quiet_since + timing.client_silence_us)
-        if not self._probed:
-            first = min(first, quiet_since + 2 * timing.client_ping_us)
-        return first
+        ping_at, silent_at = self._ping_at(quiet_since), quiet_since + timing.client_silence_us
+        first = ping_at if ping_at < silent_at else silent_at
+        return first if self._probed else min(first, quiet_since + 2 * timing.client_ping_us)

@@ -32,6 +32,7 @@ from distinv.errors import BadDatagram, Overloaded
 from distinv.transport.api import Address
 from distinv.wire.codec import decode_untrusted, encode
 from distinv.wire.endpoint import Endpoint, Incoming, LinkReset, Notice, PeerSeen
+from distinv.wire.link import sooner
 from distinv.wire.messages import (
     Answer,
     Beacon,
@@ -233,7 +234,8 @@ class ClientSession:
     def receive(self, data: bytes, address: Address, now: int) -> None:
         """Take one datagram. Raises nothing, whatever it holds."""
         incoming = self._endpoint.receive_untrusted(data, address, now)
-        self._take_events(now)
+        if self._endpoint.events:
+            self._take_events(now)
         for item in incoming:
             self._deliver(item, now)
 
@@ -260,30 +262,26 @@ class ClientSession:
     def deadline(self) -> int:
         """When to call `on_deadline`, unless something happens before. Call after `flush`."""
         first = self._router.deadline()
-        for time in (
-            self._endpoint.deadline(),
-            self._book.first_deadline(),
-            self._surveys.deadline(),
-            *(self._work_times() if self._router.ready else ()),
-        ):
-            if time is not None and time < first:
-                first = time
+        if (due := self._endpoint.deadline()) is not None and due < first:
+            first = due
+        if (due := self._book.first_deadline()) is not None and due < first:
+            first = due
+        if (due := self._surveys.deadline()) is not None and due < first:
+            first = due
+        if self._router.ready and (due := self._work_due()) is not None and due < first:
+            first = due
         self._expected_at = first
         return first
 
-    def _work_times(self) -> tuple[int | None, ...]:
-        return (
-            self._stream.impatient_at(),
-            self._stream.resume_at(),
-            self._questions.impatient_at(),
-            self._questions.resume_at(),
-            self._endings.deadline(),
-        )
+    def _work_due(self) -> int | None:
+        first = sooner(self._stream.deadline(), self._questions.deadline())
+        return sooner(first, self._endings.deadline())
 
     def flush(self, now: int) -> list[tuple[Address, bytes]]:
         """The datagrams to send now."""
         self._pump(now)
-        self._take_events(now)
+        if self._endpoint.events:
+            self._take_events(now)
         self._router.update(now)
         return self._endpoint.flush(now)
 

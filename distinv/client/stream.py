@@ -323,9 +323,12 @@ class CommandStream:
         doublings = min(self._silences, PATIENCE_DOUBLINGS)
         return self._quiet_since + (self._timing.client_answer_us << doublings)
 
-    def resume_at(self) -> int | None:
-        """When there is something to send again after a pause."""
-        return self._resume_at if self._paused and not (self.idle or self._draining) else None
+    def deadline(self) -> int | None:
+        """When there is something to send again after a pause, or the answer is overdue."""
+        impatient_at = self.impatient_at() if self._window or self._open_under_way else None
+        if not self._paused or self.idle or self._draining:
+            return impatient_at
+        return self._resume_at if impatient_at is None else min(self._resume_at, impatient_at)
 
     def _pause(self, now: int) -> None:
         self._paused = True

@@ -94,5 +94,7 @@ class Surveys:
                 survey.settle_at = None
 
     def deadline(self) -> int | None:
+        if not self._open:
+            return None
         times = [item.settle_at for item in self._open.values() if item.settle_at is not None]
         return min(times, default=None)

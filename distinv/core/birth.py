@@ -178,6 +178,8 @@ class Birth:
                 ),
                 *self._refuse(source, cluster_id),
             ]
+        if self._may_refuse_no_more():
+            return []
         return [
             *self._accept(proposal, now),
             Answer(source, BirthAnswer(cluster_id, True, None)),
@@ -266,13 +268,17 @@ class Birth:
         return [Remember(self.record())]
 
     def _refuse(self, source: NodeId, cluster_id: int) -> list[BirthAction]:
-        if len(self._refused) >= self._limits.births_refused:
+        if self._may_refuse_no_more():
             return []
         self._refused.append(cluster_id)
         return [
             Remember(self.record()),
             Answer(source, BirthAnswer(cluster_id, False, self.accepted)),
         ]
+
+    def _may_refuse_no_more(self) -> bool:
+        """Who accepts must be able to refuse for ever what it accepted."""
+        return len(self._refused) >= self._limits.births_refused
 
     def _give_up(self, accepted: VoterSet, now: int) -> list[BirthAction]:
         """The accepted proposal cannot win any more: refuse it too, and be free again."""
@@ -287,7 +293,8 @@ class Birth:
 
     def _consider(self, rival: VoterSet, now: int) -> list[BirthAction]:
         usable = (
-            rival.cluster_name == self._cluster_name
+            not self._may_refuse_no_more()
+            and rival.cluster_name == self._cluster_name
             and self._self_id in rival.ids
             and rival.cluster_id not in self._refused
             and self._well_formed(rival)

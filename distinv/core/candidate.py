@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distinv.core.events import ReadFailed, Send
 from distinv.core.log import more_up_to_date
-from distinv.core.membership import sets_in_play
+from distinv.core.membership import has_readable_voters, sets_in_play
 from distinv.core.quorum import VoterSets, can_win, is_quorum
 from distinv.entry import NO_BALLOT, TERM_JUMP_MAX, Ballot, NodeId, Position, follows
 from distinv.wire.messages import (
@@ -143,7 +143,8 @@ class Candidate:
         # Only an echo of the exact ballot counts (invariant 2).
         if self._stage is Stage.PRE_VOTE or promise.ballot != self.ballot:
             return
-        self._node.clocks.observe(source, promise.clock_us, self._node.clock_us)
+        if self._node.is_voter(source):
+            self._node.clocks.observe(source, promise.clock_us, self._node.clock_us)
         if source not in self._promises:
             self._promises[source] = promise
             if self._stage is Stage.PREPARE:
@@ -249,7 +250,12 @@ class Candidate:
     def _take(self, reply: PullReply, target: Position) -> None:
         node = self._node
         entries = tuple(entry for entry in reply.entries if entry.index <= target.index)
-        if not follows(reply.after, entries) or entries[-1].ballot > target.ballot:
+        if (
+            not entries
+            or not follows(reply.after, entries)
+            or entries[-1].ballot > target.ballot
+            or not has_readable_voters(entries)
+        ):
             node.tell("pulled entries do not follow by hash: dropped", "error")
             return
         node.adopt(reply.after.index, entries)
@@ -268,7 +274,7 @@ class Candidate:
         _MESSAGES[type(message)](self, source, message)
 
     def on_ballot_refused(self, source: NodeId, message: BallotRefused) -> None:
-        """A heartbeat of this candidacy met a higher promise."""
+        """A late refusal of the leadership before this candidacy: go above that promise, too."""
         self._highest = max(self._highest, self._sane(message.promised))
 
     def _give_up(self, why: str) -> None:

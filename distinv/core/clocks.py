@@ -22,6 +22,10 @@ class Clocks:
         """The clock of `node`, as it was at most a round trip ago."""
         self._offsets[node] = clock_us - own_clock_us
 
+    def forget(self, node: NodeId) -> None:
+        """`node` is not served any more: learners come and go under ever new ids."""
+        self._offsets.pop(node, None)
+
     def _far(self, node: NodeId) -> bool:
         return abs(self._offsets.get(node, 0)) > self._max_skew_us
 

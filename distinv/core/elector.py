@@ -45,6 +45,8 @@ class Elector:
         self._out: list[Effect] = []
         self.nominated: str | None = None
         """Why this node was nominated since the last look, or None."""
+        self.was_called = False
+        """There may be effects, or a nomination, that nobody has taken yet."""
 
     def take_effects(self) -> list[Effect]:
         out, self._out = self._out, []
@@ -55,7 +57,9 @@ class Elector:
             due = self._election.deadline()
         except Exception:  # a plugin may do anything
             return None
-        return max(due, self._not_before) if isinstance(due, int) else None
+        if due is None or not isinstance(due, int):
+            return None
+        return due if due > self._not_before else self._not_before
 
     def on_suspect(self, leader: NodeId | None, now: int) -> None:
         self._call(lambda: self._election.on_suspect(leader, now), now)
@@ -78,6 +82,7 @@ class Elector:
             self._call(lambda: self._election.on_deadline(now), now)
 
     def _call(self, ask: Callable[[], Iterable[ElectionAction]], now: int) -> None:
+        self.was_called = True
         try:
             for count, action in enumerate(ask()):
                 if count >= _ACTIONS_MAX:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distinv.core.events import Probe, ReadFailed, ReadReady, Send
+from distinv.core.membership import has_readable_voters
 from distinv.entry import follows
 from distinv.wire.messages import (
     Append,
@@ -49,12 +50,16 @@ class Follower:
         span = node.timing.watchdog_us << min(node.failed_campaigns, 2)
         return start + node.timing.watchdog_us + node.random.randrange(span)
 
+    def call_election(self) -> None:
+        """There is no leader to wait for."""
+        self._suspect_at = self._node.now
+
     # --- what the leader says -----------------------------------------------------------------
 
-    def on_message(self, message: Any) -> None:
+    def on_message(self, message: ReadIndexReply | TransferOrder) -> None:
         if isinstance(message, ReadIndexReply):
             self._on_read_index(message)
-        elif isinstance(message, TransferOrder):
+        else:
             self._on_transfer_order(message)
 
     def on_heartbeat(self, message: Heartbeat) -> None:
@@ -78,11 +83,17 @@ class Follower:
             node.send(self._leader(), AppendMismatch(message.ballot, previous.index, matches))
             return
         entries = message.entries
-        if entries and (entries[-1].ballot > message.ballot or not follows(previous, entries)):
+        if entries and (
+            entries[-1].ballot > message.ballot
+            or not follows(previous, entries)
+            or not has_readable_voters(entries)
+        ):
             node.tell("entries from the leader do not follow by hash: dropped", "error")
             return
         node.adopt(previous.index, entries)
-        self.verified = max(self.verified, previous.index + len(entries))
+        # A leader that tells two histories may have made the log shorter than it was verified.
+        verified = min(self.verified, log.last_index)
+        self.verified = max(verified, previous.index + len(entries))
         self._learn_commit(message.commit)
         if self._acknowledged() < self.verified:
             self._ack_due = True
@@ -156,17 +167,18 @@ class Follower:
     # --- time ---------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
+        """Of a server that was born; before, birth has the deadline."""
         node = self._node
-        if node.birth is not None:
-            return None
         if node.leader is None:
             return min(self._suspect_at, self._watchdog_at) if self._votes() else None
-        times = [node.detector.deadline()]
         heard = node.detector.last_heard
-        if heard is not None:
-            times.append(max(self._probe_at, heard + node.timing.probe_after_us))
-        times.append(self.reads.deadline(node.timing.read_round_us))
-        return min(time for time in times if time is not None)
+        read = self.reads.deadline(node.timing.read_round_us)
+        assert heard is not None, "follows a leader it never heard"
+        at = max(self._probe_at, heard + node.timing.probe_after_us)
+        suspect_at = node.detector.deadline()
+        if suspect_at is not None and suspect_at < at:
+            at = suspect_at
+        return at if read is None or at < read else read
 
     def _votes(self) -> bool:
         return self._node.is_voter(self._node.self_id)

@@ -121,10 +121,6 @@ class Leader:
         return queue
 
     @property
-    def queued(self) -> int:
-        return len(self._queue)
-
-    @property
     def handing_over(self) -> bool:
         return self._hand_over is not None
 
@@ -246,6 +242,11 @@ class Leader:
         if progress is None or message.ballot != self.ballot:
             return
         progress.last_heard = self._node.now
+        if message.matches >= message.previous_index:
+            # It has another entry there and calls it committed: two histories. Asking again at
+            # once would go on for ever.
+            progress.mode, progress.probed_at = Mode.PROBE, self._node.now
+            return
         if progress.mode is Mode.CATCH_UP and message.previous_index != progress.sent:
             return  # answers something sent before the catch-up began
         before_covered = progress.sent < message.previous_index <= progress.covered
@@ -341,7 +342,7 @@ class Leader:
 
     def _on_read_index(self, source: NodeId, message: ReadIndex) -> None:
         node = self._node
-        if not self.serving:
+        if not self.serving or len(self._questions) >= node.limits.pending_reads:
             node.send(source, ReadIndexReply(message.number, self.ballot, -1))
             return
         # Questions of followers wait among the own reads, under negative tickets.
@@ -369,13 +370,11 @@ class Leader:
         return is_quorum(node.sets(), [node.self_id, *heard])
 
     def deadline(self) -> int | None:
-        times = [self._heartbeat_at]
+        at = self._heartbeat_at
         read = self.reads.deadline(self._node.timing.read_round_us)
-        if read is not None:
-            times.append(read)
-        if self._hand_over is not None:
-            times.append(self._hand_over.until)
-        return min(times)
+        if read is not None and read < at:
+            at = read
+        return at if self._hand_over is None else min(at, self._hand_over.until)
 
     def excuse(self, late_us: int) -> None:
         """This process slept for so long: that was nobody's silence."""
@@ -408,6 +407,7 @@ class Leader:
             peer for peer, each in self._peers.items() if each.learner and each.last_heard < limit
         ]:
             del self._peers[peer]
+            node.clocks.forget(peer)
 
     # --- losing and giving away ---------------------------------------------------------------
 
@@ -426,7 +426,7 @@ class Leader:
         if recently or ordered or not node.is_voter(source):
             return
         node.last_reprepare = node.now
-        above = min(message.promised, Ballot(self.ballot.term + TERM_JUMP_MAX, 0))
+        above = min(message.promised, Ballot(self.ballot.term + TERM_JUMP_MAX - 1, 0))
         node.become_candidate(
             f"{node.name_of(source)} was cut off after promising a later term", above=above
         )

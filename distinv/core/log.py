@@ -23,15 +23,12 @@ class Log:
         self._body_bytes = 0
         self._cache_bytes = cache_bytes
         self.last = base
+        self.last_index = base.index
         self._times_us = array("Q")
-        self.voter_indexes: list[int] = []
-        """Where the voter sets stand, ascending."""
+        self.voter_indexes: tuple[int, ...] = ()
+        """Where the voter sets stand, ascending; another tuple whenever one comes or goes."""
         for entry in entries:
             self.append(entry)
-
-    @property
-    def last_index(self) -> int:
-        return self.last.index
 
     @property
     def last_time_us(self) -> int:
@@ -69,29 +66,30 @@ class Log:
 
     def append(self, entry: Entry) -> None:
         """Add the next entry; the caller has verified the chain."""
-        if entry.index != self.last.index + 1 or entry.ballot < self.last.ballot:
+        if entry.index != self.last_index + 1 or entry.ballot < self.last.ballot:
             raise InvariantBroken(f"entry {entry.index} does not follow {self.last}")
         self.last = entry.position
+        self.last_index = entry.index
         self._times_us.append(entry.time_us)
         self._positions.append(self.last)
         self._bodies[entry.index] = entry
         self._body_bytes += len(entry.payload)
         if entry.kind == EntryKind.VOTERS:
-            self.voter_indexes.append(entry.index)
+            self.voter_indexes = (*self.voter_indexes, entry.index)
 
     def truncate(self, index: int) -> None:
-        """Forget every entry after `index`."""
+        """Forget every entry after `index`; none of them has been applied."""
         kept = self.position(index)
         if kept is None:
             raise InvariantBroken(f"cannot truncate to {index}, log is {self.base}..{self.last}")
         for gone in range(index + 1, self.last.index + 1):
-            body = self._bodies.pop(gone, None)
-            if body is not None:
-                self._body_bytes -= len(body.payload)
+            # Whatever is not applied still has its body.
+            self._body_bytes -= len(self._bodies.pop(gone).payload)
         del self._positions[index - self.base.index :]
         del self._times_us[index - self.base.index :]
-        self.voter_indexes = [at for at in self.voter_indexes if at <= index]
+        self.voter_indexes = tuple([at for at in self.voter_indexes if at <= index])
         self.last = kept
+        self.last_index = index
 
     def evict_bodies(self, applied: int) -> None:
         """Drop the oldest bodies beyond the cache's size; never those still to be applied."""

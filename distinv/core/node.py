@@ -52,7 +52,7 @@ from distinv.core.follower import Follower
 from distinv.core.leader import Leader
 from distinv.core.log import Log
 from distinv.core.membership import Membership
-from distinv.core.quorum import VoterSets, is_quorum, members
+from distinv.core.quorum import VoterSets, is_quorum
 from distinv.core.reads import ReadQuestions
 from distinv.election.api import Election
 from distinv.entry import (
@@ -171,6 +171,9 @@ class Node:
         self.late_until = -timing.suspect_ceiling_us
         """Having slept, this node listens before it campaigns; but not again and again, or slow
         machines would never have a leader."""
+        self._deadline: int | None = None
+        self._deadline_known = False
+        """Nothing was stepped since it was looked for."""
         self._checked = 0
         self._out: list[Effect] = []
         self.last_reprepare: int | None = None
@@ -204,16 +207,30 @@ class Node:
 
     def step(self, event: Event, now: int) -> list[Effect]:
         """Take one event in; returns what is to be done, in order."""
-        self.now = max(self.now, now)
+        if now > self.now:
+            self.now = now
         _EVENTS[type(event)](self, event)
-        self._heed_elector()
+        if self.elector.was_called:
+            self._heed_elector()
         out, self._out = self._out, []
+        if out or type(event) is not EndTurn:  # a turn that ends in nothing moves no deadline
+            self._deadline_known = False
         return out
 
     def deadline(self) -> int | None:
         """When `TimeReached` is due."""
-        times = (self._due(), self.elector.deadline() if self.birth is None else None)
-        return min((time for time in times if time is not None), default=None)
+        if not self._deadline_known:
+            self._deadline = self._earliest()
+            self._deadline_known = True
+        return self._deadline
+
+    def _earliest(self) -> int | None:
+        if self.birth is not None:
+            return self.birth.deadline()
+        due, election = self.role.deadline(), self.elector.deadline()
+        if due is None or election is None:
+            return election if due is None else due
+        return min(due, election)
 
     def _due(self) -> int | None:
         """The same, but for the election: a plugin's times say nothing about this process."""
@@ -255,7 +272,7 @@ class Node:
 
     def voters(self) -> tuple[NodeId, ...]:
         """Everybody in a set in play, ascending; this server may be among them."""
-        return members(self.sets())
+        return self.membership.voters(self.commit)
 
     def other_voters(self) -> tuple[NodeId, ...]:
         return tuple(node for node in self.voters() if node != self.self_id)
@@ -263,12 +280,8 @@ class Node:
     def is_voter(self, node: NodeId) -> bool:
         return node in self.voters()
 
-    def name_of(self, node: NodeId | None) -> str:
-        """A name for people."""
-        if node is None:
-            return "nobody"
-        if node == self.self_id:
-            return self.server_name
+    def name_of(self, node: NodeId) -> str:
+        """A name for people: of a voter its own, of another server its id."""
         current = self.membership.current()
         for voter in current.voters if current is not None else ():
             if voter.node == node:
@@ -344,6 +357,7 @@ class Node:
             self.leader_ballot = ballot
             self.failed_campaigns = 0
             self.forfeited = False
+            self.quiet_until = self.now  # whoever had that time leads
             self.detector.heard(self.now)
         self.role = Follower(self, grace_us)
         if changed or isinstance(old, Leader):
@@ -406,6 +420,7 @@ class Node:
         return time_us << min(self.failed_campaigns, _CAMPAIGN_DOUBLINGS_MAX)
 
     def _heed_elector(self) -> None:
+        self.elector.was_called = False
         for effect in self.elector.take_effects():
             nominates = isinstance(effect, Send) and isinstance(effect.message, NominateHint)
             if not (nominates and isinstance(self.role, Candidate)):
@@ -521,6 +536,8 @@ class Node:
         self.append(make_entry(ORIGIN, NO_BALLOT, 0, EntryKind.VOTERS, encode_voters(proposal)))
         self._settle_birth(proposal.cluster_id)
         self.commit = 1
+        if isinstance(self.role, Follower) and self.leader is None:
+            self.role.call_election()  # nobody can have led yet, as far as this server knows
 
     def _settle_birth(self, cluster_id: int) -> None:
         self.birth = None
@@ -550,8 +567,18 @@ class Node:
         self.send(source, PreVoteReply(message.number, granted, self.promised, leader))
 
     def _acceptable(self, source: NodeId, ballot: Ballot) -> bool:
-        """Invariant 1: a ballot has one owner; and no term out of the blue."""
-        return ballot.node == source and ballot.term <= self.promised.term + TERM_JUMP_MAX
+        """Invariant 1: a ballot has one owner; and no term out of the blue.
+
+        One out of reach is approached by a step, which promises nothing to anybody: a server that
+        was away while the terms leapt, and every new one, would else be left behind for good.
+        """
+        if ballot.node != source:
+            return False
+        reach = self.promised.term + TERM_JUMP_MAX
+        if ballot.term > reach and not self.hears_leader():
+            self.raise_promise(Ballot(reach, 0))
+            self.become_follower(None, self.leader_ballot)
+        return ballot.term <= reach
 
     def _on_prepare(self, source: NodeId, message: Prepare) -> None:
         ballot = message.ballot
@@ -604,8 +631,6 @@ class Node:
             self.raise_promise(ballot)
         role = self.role
         if not isinstance(role, Follower) or self.leader != source or self.leader_ballot != ballot:
-            if isinstance(role, Leader) and role.ballot == ballot:
-                raise InvariantBroken(f"{source:x} leads in this server's ballot {ballot}")
             self.become_follower(source, ballot)
         self.detector.heard(self.now)
         assert isinstance(self.role, Follower)
@@ -678,17 +703,18 @@ class Node:
 
     def check(self) -> None:
         """Assert what must hold after every step; cheap enough to run after each."""
-        log, durability = self.log, self.durability
-        assert self.promised >= log.last.ballot, "an entry above the promise"
-        assert self.promised >= self.leader_ballot, "follows a ballot above the promise"
-        assert self.applied <= self.commit <= log.last_index, "applied, commit, last out of order"
-        assert self.applied <= durability.durable_index, "applied what is not durable here"
-        assert durability.durable_index <= log.last_index, "durable beyond the log"
-        self.role.check()
-        if isinstance(self.role, Leader):
+        log, role, promised = self.log, self.role, self.promised
+        last, applied, durable = log.last_index, self.applied, self.durability.durable_index
+        assert promised >= log.last.ballot, "an entry above the promise"
+        assert promised >= self.leader_ballot, "follows a ballot above the promise"
+        assert applied <= self.commit <= last, "applied, commit, last out of order"
+        assert applied <= durable <= last, "applied, durable, last out of order"
+        role.check()
+        if isinstance(role, Leader):
             assert self.leader == self.self_id
-        self._checked = min(self._checked, log.last_index)
-        while self._checked < log.last_index:
+        if self._checked > last:
+            self._checked = last
+        while self._checked < last:
             before, after = log.position(self._checked), log.position(self._checked + 1)
             assert before is not None
             assert after is not None

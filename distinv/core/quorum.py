@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from distinv.entry import NodeId
 
@@ -18,7 +18,7 @@ def majority(count: int) -> int:
 def is_quorum(sets: VoterSets, who: Collection[NodeId]) -> bool:
     """Whether `who` holds a majority of each set. No set, no quorum."""
     return bool(sets) and all(
-        sum(voter in who for voter in voters) >= majority(len(voters)) for voters in sets
+        sum([voter in who for voter in voters]) >= majority(len(voters)) for voters in sets
     )
 
 
@@ -31,21 +31,14 @@ def can_win(sets: VoterSets, refused: Collection[NodeId]) -> bool:
 
 def quorum_value(sets: VoterSets, value_of: Mapping[NodeId, int]) -> int:
     """The highest value that a majority of each set has reached (absent voters have 0)."""
-    return min(
-        (
-            sorted((value_of.get(voter, 0) for voter in voters), reverse=True)[
-                majority(len(voters)) - 1
-            ]
-            for voters in sets
-        ),
-        default=0,
-    )
+    return min([_majority_value(voters, value_of) for voters in sets], default=0)
+
+
+def _majority_value(voters: Sequence[NodeId], value_of: Mapping[NodeId, int]) -> int:
+    reached = sorted([value_of.get(voter, 0) for voter in voters], reverse=True)
+    return reached[majority(len(voters)) - 1]
 
 
 def members(sets: VoterSets) -> tuple[NodeId, ...]:
     """Everybody in any of the sets, ascending."""
     return tuple(sorted({voter for voters in sets for voter in voters}))
-
-
-def count_where(voters: Iterable[NodeId], test: Callable[[NodeId], bool]) -> int:
-    return sum(1 for voter in voters if test(voter))

@@ -105,7 +105,10 @@ class Ask(Generic[T_co]):
         decoded = queries.decode_answer(answer)
         if isinstance(decoded, queries.Failure):
             raise class_of(decoded.code)(decoded.message)
-        return self.read(decoded)
+        try:
+            return self.read(decoded)
+        except (AttributeError, IndexError, TypeError, ValueError, OverflowError):
+            raise InvalidRequest("The answer does not fit the question.") from None
 
 
 # --- catalogue --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ encoded as MessagePack arrays.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -237,6 +238,9 @@ class Trimmed(Row, frozen=True, tag=4):
 
 Outcome: TypeAlias = Accepted | Refused | Voided | Trimmed
 
+_SMALL_BYTES = 256
+"""Commands of a few lines; remembering longer ones could take much memory."""
+
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder = msgspec.msgpack.Decoder(Command)
 _outcome_decoder = msgspec.msgpack.Decoder(Outcome)
@@ -265,6 +269,18 @@ def decode_command_untrusted(data: bytes, limits: Limits = LIMITS) -> Command:
     Raises InvalidRequest and its subclasses only, with messages that are the same everywhere:
     they become part of the replicated state.
     """
+    if len(data) <= _SMALL_BYTES:
+        return _decode_small_untrusted(data, limits)
+    return _decode_untrusted(data, limits)
+
+
+@lru_cache(maxsize=1_024)
+def _decode_small_untrusted(data: bytes, limits: Limits) -> Command:
+    """A leader reads every command twice: as it comes, and once it is committed."""
+    return _decode_untrusted(data, limits)
+
+
+def _decode_untrusted(data: bytes, limits: Limits) -> Command:
     if len(data) > limits.batch_bytes:
         raise TooManyLines(f"A command has at most {limits.batch_bytes} bytes.")
     try:

@@ -50,6 +50,7 @@ from distinv.inventory.queries import (
     encode_query,
 )
 from distinv.inventory.reading import Reader
+from distinv.inventory.rules import LIMITS
 from distinv.inventory.schema import MEMORY, FileLock, open_database, open_reader
 from distinv.inventory.tables import Tables
 from distinv.model import Digest
@@ -106,7 +107,10 @@ class StateMachine:
     ) -> None:
         """`durable`: see `schema.open_database`. Raises StorageError."""
         self.path = path
-        self.limits = limits or Limits()
+        self.limits = limits or LIMITS
+        self._command_limits = LIMITS if self.limits == LIMITS else self.limits
+        """The very object by which commands are checked as they come: what was read then is found
+        again without comparing sixty numbers."""
         self._failed = False
         self._lock = None if path == MEMORY else FileLock(path)
         try:
@@ -190,7 +194,7 @@ class StateMachine:
 
     def _apply_command(self, data: bytes, actor: str) -> Accepted | Refused:
         try:
-            command = decode_command_untrusted(data, self.limits)
+            command = decode_command_untrusted(data, self._command_limits)
         except InvalidRequest as error:
             return self._refused(error.code, str(error))
         return self._execute(command, actor)

@@ -14,6 +14,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -27,11 +28,13 @@ from distinv.discovery.api import Discovery
 from distinv.entry import NodeId
 from distinv.errors import DistinvError, StorageError
 from distinv.runtime.observers import LOGGER, Audience, Progress
-from distinv.runtime.storage_thread import StorageThread
+from distinv.runtime.storage_thread import Committer, StorageInline, StorageThread
 from distinv.server.engine import Engine, Turn
 from distinv.server.errands import Errand
 from distinv.storage.api import Storage
 from distinv.transport.api import Address, Datagram, Transport
+
+T = TypeVar("T")
 
 _SECOND_US = 1_000_000
 
@@ -53,7 +56,9 @@ class Driver:
         storage: Storage,
         audience: Audience,
         config: Config,
+        in_memory: bool = False,
     ) -> None:
+        """`in_memory`: the storage waits for nothing, so nothing is done in threads."""
         self.engine = engine
         self._transport = transport
         self._discovery = discovery
@@ -70,7 +75,9 @@ class Driver:
         self._bell, self._bell_rope = socket.socketpair()
         self._bell.setblocking(False)
         self._bell_rope.setblocking(False)
-        self._storage = StorageThread(storage, self._on_stored)
+        self._in_memory = in_memory
+        kind = StorageInline if in_memory else StorageThread
+        self._storage: Committer = kind(storage, self._on_stored)
         self._unflushed = 0
         """Entries applied in the store's present transaction, and the time that took."""
         self._unflushed_us = 0
@@ -132,7 +139,7 @@ class Driver:
             LOGGER.error("the server failed in a way that nobody foresaw", exc_info=error)
 
     async def _close(self) -> None:
-        await anyio.to_thread.run_sync(self._storage.close)
+        await self._aside(self._storage.close)
         self._bell.close()
         self._bell_rope.close()
         self.ended.set()
@@ -213,13 +220,19 @@ class Driver:
 
     async def _run_errand(self, errand: Errand) -> None:
         try:
-            result = await anyio.to_thread.run_sync(errand.run, abandon_on_cancel=True)
+            result = await self._aside(errand.run, abandon=True)
         except StorageError as error:
             errand.fail()
             self._audience.say(f"a question stays unanswered: {error}", "warning")
         else:
             errand.finish(result, monotonic_us())
             self._wake.set()
+
+    async def _aside(self, work: Callable[[], T], *, abandon: bool = False) -> T:
+        """What takes too long for the loop runs in a thread, unless all is in memory."""
+        if self._in_memory:
+            return work()
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=abandon)
 
     # --- turns ----------------------------------------------------------------------------------
 

@@ -86,9 +86,10 @@ async def open_server(plan: Plan, stack: AsyncExitStack) -> Opened:
     with _blaming("storage"):
         storage = plan.storage(StorageContext(plan.data_dir))
         stack.callback(storage.close)
-        recovered = await anyio.to_thread.run_sync(storage.recover)
+        inline = bool(getattr(storage, "in_memory", False))
+        recovered = storage.recover() if inline else await anyio.to_thread.run_sync(storage.recover)
     _check_directory(plan, recovered)
-    machine = _open_store(plan)
+    machine = _open_store(plan, in_memory=plan.in_memory or inline)
     stack.callback(_close_store, machine)
     _check_store(machine, recovered, plan.data_dir)
     transport, discovery = await _open_network(plan, door, stack)
@@ -102,6 +103,7 @@ async def open_server(plan: Plan, stack: AsyncExitStack) -> Opened:
         storage=storage,
         audience=plan.audience,
         config=plan.config,
+        in_memory=inline,
     )
     return Opened(driver, transport.address)
 
@@ -120,8 +122,8 @@ def _check_directory(plan: Plan, recovered: Recovered) -> None:
         plan.audience.say("the last write before the stop was torn, and is dropped")
 
 
-def _open_store(plan: Plan) -> StateMachine:
-    if plan.in_memory:
+def _open_store(plan: Plan, *, in_memory: bool) -> StateMachine:
+    if in_memory:
         return StateMachine(limits=plan.config.limits)
     try:
         plan.data_dir.mkdir(parents=True, exist_ok=True)

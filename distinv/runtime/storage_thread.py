@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from distinv.errors import StorageError
 from distinv.storage.api import Record, Storage
+
+
+class Committer(Protocol):
+    """Where a driver hands its writes."""
+
+    def submit(self, ticket: int, records: Sequence[Record]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class StorageThread:
@@ -55,7 +64,7 @@ class StorageThread:
                 records = [record for _, part in batch for record in part]
                 if records:
                     self._storage.commit(records)
-            except Exception as error:  # a broken plugin stops the server as cleanly as a bad disk
+            except Exception as error:
                 self._give_up(error)
                 return
             self._done(batch[-1][0])
@@ -72,7 +81,43 @@ class StorageThread:
         with self._condition:
             self._is_closing = True
             self._queue.clear()
-        if not isinstance(error, StorageError):
-            cause, error = error, StorageError(f"the storage failed: {error!r}")
-            error.__cause__ = cause
-        self._done(error)
+        self._done(_as_failure(error))
+
+
+class StorageInline:
+    """The same without a thread, for a storage in memory: its commits wait for nothing.
+
+    Then nothing happens beside the event loop, and a clock that jumps cannot run away from it.
+    """
+
+    __slots__ = ("_done", "_has_ended", "_storage")
+
+    def __init__(self, storage: Storage, done: Callable[[int | StorageError], None]) -> None:
+        self._storage = storage
+        self._done = done
+        self._has_ended = False
+
+    def submit(self, ticket: int, records: Sequence[Record]) -> None:
+        """Commit at once. After a failure, or `close`, nothing happens."""
+        if self._has_ended:
+            return
+        try:
+            if records:
+                self._storage.commit(records)
+        except Exception as error:
+            self._has_ended = True
+            self._done(_as_failure(error))
+        else:
+            self._done(ticket)
+
+    def close(self) -> None:
+        self._has_ended = True
+
+
+def _as_failure(error: Exception) -> StorageError:
+    """A broken plugin stops the server as cleanly as a bad disk."""
+    if isinstance(error, StorageError):
+        return error
+    failure = StorageError(f"the storage failed: {error!r}")
+    failure.__cause__ = error
+    return failure

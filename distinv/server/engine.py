@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from attrs import define, frozen
+import msgspec
+from attrs import define
 
 from distinv.config import Config
 from distinv.core import events
@@ -42,8 +43,7 @@ from distinv.wire.endpoint import Endpoint, Incoming, LinkReset, Notice, PeerSee
 from distinv.wire.messages import ORDERED, Append, Beacon, MulticastBody, PullReply, Seek
 
 
-@frozen
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """What the driver has to do after a turn."""
 
     write: events.Write | None
@@ -124,6 +124,8 @@ class Engine:
         self._probes: list[tuple[NodeId, Address]] = []
         self._lines: list[events.Tell] = []
         self._alarmed: dict[int, int] = {}
+        self._complain_at = now
+        """When a malformed message may be mentioned again: a datagram holds thousands."""
         self._seen_servers: dict[NodeId, str] = {}
 
     # --- events -------------------------------------------------------------------------------
@@ -131,7 +133,8 @@ class Engine:
     def receive(self, data: bytes, address: Address, now: int) -> None:
         """A datagram from the network, whatever it may be."""
         arrived = self.endpoint.receive_untrusted(data, address, now)
-        self._heed_endpoint(now)  # a reset link before the first message of the new one
+        if self.endpoint.events:
+            self._heed_endpoint(now)  # a reset link before the first message of the new one
         for incoming in arrived:
             self._receive_body(incoming, now)
 
@@ -147,15 +150,16 @@ class Engine:
         """Hand leadership over, if this server leads."""
         self._step(events.Transfer(target), now)
 
-    def deadline(self) -> int | None:
-        """When `on_deadline` is due."""
-        times = (
-            self.node.deadline(),
-            self.endpoint.deadline(),
-            self._multicast.deadline(),
-            self._beacon_at,
-        )
-        return min(time for time in times if time is not None)
+    def deadline(self) -> int:
+        """When `on_deadline` is due; there is always something."""
+        first = self._beacon_at
+        if (due := self.node.deadline()) is not None and due < first:
+            first = due
+        if (due := self.endpoint.deadline()) is not None and due < first:
+            first = due
+        if (due := self._multicast.deadline()) is not None and due < first:
+            first = due
+        return first
 
     def on_deadline(self, now: int) -> None:
         due = self.node.deadline()
@@ -173,23 +177,25 @@ class Engine:
 
     def end_turn(self, now: int) -> Turn:
         """Form batches, hand over the turn's write, pack datagrams."""
-        for command in self.front.take_submissions():
+        front, endpoint = self.front, self.endpoint
+        for command in front.take_submissions():
             self._step(events.Submit(command), now)
-        for ticket in self.front.take_reads():
+        for ticket in front.take_reads():
             self._step(events.Read(ticket), now)
         write = None
-        for effect in self.node.step(events.EndTurn(), now):
+        for effect in self.node.step(_END_TURN, now):
             if isinstance(effect, events.Write):
                 write = effect
             else:
                 self._do(effect, now)
         if self._servers_changed:
             self._push_servers()
-        for client, message in self.front.take_messages():
+        for client, message in front.take_messages():
             self._send(client, message, now)
-        self._heed_endpoint(now)
+        if endpoint.events:
+            self._heed_endpoint(now)
         errands = self._errands.take(self._start_errand)
-        turn = Turn(write, self.endpoint.flush(now), self._probes, self._lines, errands)
+        turn = Turn(write, endpoint.flush(now), self._probes, self._lines, errands)
         self._probes, self._lines = [], []
         return turn
 
@@ -220,7 +226,9 @@ class Engine:
         try:
             message = decode_untrusted(incoming.body)
         except BadDatagram as problem:
-            self._tell(f"dropped a malformed message from {incoming.address[0]}: {problem}")
+            if now >= self._complain_at:
+                self._complain_at = now + self._timing.notice_us
+                self._tell(f"dropped a malformed message from {incoming.address[0]}: {problem}")
             return
         self._receive_message(incoming, message, now)
 
@@ -232,18 +240,22 @@ class Engine:
             asked = message.cluster_name == self.settings.cluster_name and not incoming.foreign
             if asked and self.node.identified:
                 self.endpoint.send_to(incoming.address, encode(self._beacon()), now)
-        elif not incoming.fresh or incoming.foreign:
-            return
         elif kind is MulticastBody:
-            self._do_multicast(
-                self._multicast.on_message(incoming.peer, message.body, now), now, incoming
-            )
-        elif kind in _CLIENT_MESSAGES:
+            if incoming.known:
+                actions = self._multicast.on_message(incoming.peer, message.body, now)
+                self._do_multicast(actions, now, incoming)
+        elif incoming.fresh:
+            self._receive_fresh(incoming, message, now)
+
+    def _receive_fresh(self, incoming: Incoming, message: Any, now: int) -> None:
+        """From a process that has proved to be there, or delivered by a multicast."""
+        kind = type(message)
+        if kind in _CLIENT_MESSAGES:
             if self.front.heard(incoming.peer, now):
                 self._servers_changed = True
                 self._pushed = None
             _CLIENT_MESSAGES[kind](self, incoming.peer, message, now)
-        elif self._takes_part(incoming, kind):
+        elif self.node.birth is None or self._takes_part(incoming, kind):
             self._step(events.Received(incoming.peer, message), now)
 
     def _takes_part(self, incoming: Incoming, kind: type) -> bool:
@@ -279,8 +291,12 @@ class Engine:
         last = self._alarmed.get(beacon.cluster_id)
         if last is not None and now - last < 60_000_000:
             return
-        if len(self._alarmed) < self._limits.servers_max:
-            self._alarmed[beacon.cluster_id] = now
+        if len(self._alarmed) >= self._limits.servers_max:
+            oldest = min(self._alarmed, key=self._alarmed.__getitem__)
+            if now - self._alarmed[oldest] < 60_000_000:
+                return  # so many clusters of one name are somebody's mischief
+            del self._alarmed[oldest]
+        self._alarmed[beacon.cluster_id] = now
         self._tell(
             f"another cluster is also named {beacon.cluster_name!r}: {beacon.cluster_id:016x}, "
             f"server {beacon.server_name} at {incoming.address[0]}:{incoming.address[1]}; this "
@@ -348,17 +364,15 @@ class Engine:
 
     def _step(self, event: events.Event, now: int) -> None:
         for effect in self.node.step(event, now):
-            self._do(effect, now)
+            _EFFECTS[type(effect)](self, effect, now)
 
     def _do(self, effect: events.Effect, now: int) -> None:
         _EFFECTS[type(effect)](self, effect, now)
 
     def _send(self, to: NodeId, message: Any, now: int) -> None:
-        body = encode(message)
-        if type(message) in ORDERED:
-            self.endpoint.send(to, body, now)
-        else:
-            self.endpoint.send_now(to, body, now)
+        endpoint = self.endpoint
+        send = endpoint.send if type(message) in ORDERED else endpoint.send_now
+        send(to, encode(message), now)
 
     def _do_send(self, effect: events.Send, now: int) -> None:
         self._send(effect.to, effect.message, now)
@@ -369,9 +383,12 @@ class Engine:
 
     def _do_multicast(self, actions: Any, now: int, incoming: Incoming | None = None) -> None:
         action: MulticastAction
+        wrapped, body = None, b""
         for action in actions:
             if isinstance(action, Unicast):
-                self.endpoint.send(action.to, encode(MulticastBody(action.body)), now)
+                if action.body is not wrapped:  # most often one body goes to many
+                    wrapped, body = action.body, encode(MulticastBody(action.body))
+                self.endpoint.send(action.to, body, now)
             elif isinstance(action, Group):
                 for target in self._targets():
                     self.endpoint.send_to(target, encode(MulticastBody(action.body)), now)
@@ -380,8 +397,7 @@ class Engine:
                     message = decode_untrusted(action.body)
                 except BadDatagram:
                     continue
-                if type(message) is not MulticastBody:
-                    self._receive_message(incoming, message, now)
+                self._receive_fresh(incoming, message, now)
 
     def _do_send_entries(self, effect: events.SendEntries, now: int) -> None:
         first = effect.previous.index + 1
@@ -468,6 +484,12 @@ class Engine:
             self.endpoint.send_to(target, body, now)
         self.front.forget_silent(now - self._timing.link_idle_us)
 
+    def _role(self) -> str:
+        """As `ServerStatus` names it: a follower without a vote is a learner."""
+        node = self.node
+        learns = node.birth is None and node.standing is events.Standing.FOLLOWER
+        return "learner" if learns and not node.is_voter(self.self_id) else node.standing.value
+
     def servers(self) -> tuple[messages.ServerInfo, ...]:
         """Every server of the cluster as far as this one knows."""
         node = self.node
@@ -482,7 +504,7 @@ class Engine:
         for server, name in sorted(names.items()):
             progress = progress_of(NodeId(server)) if progress_of is not None else None
             if server == self.self_id:
-                standing, index = node.standing.value, node.durability.durable_index
+                standing, index = self._role(), node.durability.durable_index
             elif progress is not None:
                 late = node.now - progress.last_heard > self._timing.quorum_us
                 standing = "unreachable" if late else "learner" if progress.learner else "follower"
@@ -514,7 +536,7 @@ class Engine:
             self.settings.server_name,
             self.settings.cluster_name,
             self.cluster_id,
-            node.standing.value,
+            self._role(),
             node.leader or 0,
             node.leader_ballot,
             node.log.last_index,
@@ -528,6 +550,8 @@ class Engine:
             machine.session_count,
         )
 
+
+_END_TURN = events.EndTurn()
 
 _DIGEST = b""
 """The kind of errand behind a status."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from attrs import define, frozen
+import msgspec
+from attrs import define
 
 from distinv.config import Limits
 from distinv.entry import NodeId
@@ -39,8 +40,7 @@ CheckCommand = Callable[[bytes], object]
 """Decodes an untrusted command; raises InvalidRequest."""
 
 
-@frozen
-class Situation:
+class Situation(msgspec.Struct, frozen=True):
     """What the front must know of consensus at this moment."""
 
     serving: bool
@@ -113,7 +113,7 @@ class Front:
     @property
     def pending(self) -> int:
         """Commands that are under way."""
-        return len(self._waiting) + len(self._opening)
+        return len(self._waiting) + len(self._opening) + len(self._closing)
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -128,6 +128,8 @@ class Front:
 
     def forget_silent(self, before: int) -> None:
         self._clients = {peer: seen for peer, seen in self._clients.items() if seen >= before}
+        # What they wait for may never come.
+        self._behind = [read for read in self._behind if read.client in self._clients]
 
     def push(self, servers: Servers) -> None:
         """The server list changed: every connected client learns it at once."""
@@ -174,7 +176,9 @@ class Front:
 
     def on_end(self, client: NodeId, message: EndSession) -> None:
         """Closing is idempotent: a copy too many does no harm, so none is refused in words."""
-        if self._refusal() is None:
+        if message.session in self._closing:
+            self._closing[message.session] = client
+        elif self._refusal() is None:
             self._closing[message.session] = client
             self._submit.append(CloseSession(message.session))
 
@@ -197,7 +201,7 @@ class Front:
         # holds of a session is what is applied and what was submitted here. A session unknown
         # here is settled at apply: only the log may say "expired".
         before = self._in_log.get(session, applied if applied is not None else number - 1)
-        if number <= before:
+        if number <= before and (applied is not None or key in self._waiting):
             self._waiting[key] = _Waiter(client, message.copy)
         elif refusal is not None:
             self._not_taken(client, key, message.copy, refusal)
@@ -231,6 +235,8 @@ class Front:
                 waiter = self._opening.pop(command.nonce, None)
                 if waiter is not None:
                     self._not_taken(waiter.client, (0, command.nonce), waiter.copy, reason)
+            else:
+                self._closing.pop(command.session, None)
 
     def on_leadership(self, serving: bool) -> None:
         """The leader changed: what was submitted under the old one no longer counts as logged.
@@ -265,9 +271,9 @@ class Front:
                     self._out.append((client, SessionEnded(each.session)))
                 continue
             key = (each.session, each.number)
-            if each.kind == "gap":
-                # A session unknown here when its command came: the log holds less of it than
-                # was thought, and what is missing has to be let in.
+            if each.kind in ("gap", "expired") or self._in_log.get(each.session) == each.number:
+                # Nothing of the session is under way any more. Or it was unknown here when its
+                # command came, and the log holds less of it than was thought.
                 self._in_log.pop(each.session, None)
             waiter = self._waiting.pop(key, None)
             if waiter is None:
@@ -286,6 +292,8 @@ class Front:
             if query.min_seq > self._machine.seq:
                 if len(self._behind) < self._limits.pending_reads:
                     self._behind.append(read)
+                else:
+                    self._fail(client, query, "overloaded")
             else:
                 self._answer(read)
             return

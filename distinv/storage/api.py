@@ -71,7 +71,11 @@ class Recovered:
 
 
 class Storage(Protocol):
-    """One data directory, locked while it is open."""
+    """One data directory, locked while it is open.
+
+    One whose calls wait for nothing may have an attribute `in_memory = True`: then it is called on
+    the event loop instead of from a thread, and the server keeps its store in memory, too.
+    """
 
     def recover(self) -> Recovered:
         """Read and verify everything. Raises CorruptLog, StorageError."""

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from attrs import Factory, define, evolve, field
+from msgspec.structs import replace
 
 from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry, NodeId, Position, follows
-from distinv.errors import StorageError
+from distinv.errors import CorruptLog, StorageError
 from distinv.storage.api import (
     BirthRecord,
     EntryRecord,
@@ -89,6 +90,8 @@ class MemoryStorage:
         """See Storage."""
         if not self._refusal:
             raise StorageError("the storage is recovered once")
+        if not follows(ORIGIN, self._durable.entries):
+            raise CorruptLog("a stored entry does not match its hash")
         self._refusal = ""
         identity = self._durable.identity
         return Recovered(
@@ -133,6 +136,9 @@ class MemoryStorage:
             if found and rest < 0:
                 break
             found.append(entry)
+        before = entries[first - 2].position if first > 1 else ORIGIN
+        if not follows(before, found):
+            raise CorruptLog(f"an entry of {first}..{last} does not match its hash")
         return found
 
     def close(self) -> None:
@@ -153,6 +159,20 @@ class MemoryStorage:
         self._staged.clear()
         self._written = self._durable.copy()
         self._refusal = "the storage has crashed"
+
+    @property
+    def last_index(self) -> int:
+        """Where the durable log ends."""
+        return len(self._durable.entries)
+
+    def flip(self, index: int) -> None:
+        """Flip the first bit of the durable entry's payload, or of its time when it has none."""
+        entry = self._durable.entries[index - 1]
+        if entry.payload:
+            rotten = replace(entry, payload=bytes((entry.payload[0] ^ 0x80,)) + entry.payload[1:])
+        else:
+            rotten = replace(entry, time_us=entry.time_us ^ 1)
+        self._durable.entries[index - 1] = rotten
 
     def fail(self, why: str = "the disk failed") -> None:
         """From now on every call is refused, as after a failed sync; `crash` before `recover`."""

@@ -13,19 +13,20 @@
 Every cluster is by itself: a name of its own, a beacon port of its own, this machine only, and
 a directory that is removed at the end. No process outlives its starter, however that one ends:
 leaving the context stops them, and a server that loses its starter stops by itself.
+
+With `steered=True` the network of each server can be spoilt while it runs, see
+`distinv.testing.steering`: `server.faults.cut(…)`, `servers.heal()`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -36,30 +37,38 @@ from attrs import evolve, frozen
 
 import distinv
 from distinv.config import Config, FaultSettings, lan
+from distinv.discovery.beacon import LOOPBACK_BROADCAST
 from distinv.entry import NodeId
-from distinv.errors import DistinvError, Unavailable
+from distinv.errors import Unavailable
 from distinv.runtime.settings import KEY_VARIABLE
+from distinv.testing.server_process import (
+    PATIENCE_S,
+    Place,
+    ServerFailed,
+    ServerProcess,
+    wait_until,
+)
 from distinv.transport.api import Address
+from distinv.transport.faulty import Cuts, faulty
+from distinv.transport.udp import open_udp
 from distinv.wire.seal import new_key
 
 if TYPE_CHECKING:
     from distinv.client.client import InventoryClient
 
-_POLL_S = 0.02
+__all__ = [
+    "Place",
+    "ServerFailed",
+    "ServerProcess",
+    "ServerProcesses",
+    "ServerStatus",
+    "free_port",
+]
+
 _ASK_S = 1.0
 """How long one round of questions to all servers may take; then they are asked again."""
-_PATIENCE_S = 30.0
-"""A start on a busy machine, an election and a catch-up take seconds; more is a fault."""
 _PORTS = range(12_000, 32_000)
 """Below what systems give to clients (from 32,768 or 49,152 on)."""
-_STOP_S = 5.0
-"""How long a server may take to hand leadership over and stop, before it is killed."""
-
-
-class ServerFailed(DistinvError):
-    """A server process ended by itself, or did not do in time what it should."""
-
-    code = "server_failed"
 
 
 @frozen
@@ -79,132 +88,6 @@ class ServerStatus:
     term: int
 
 
-class ServerProcess:
-    """One server: its name, its directory, and its process while it runs."""
-
-    def __init__(self, name: str, directory: Path, command: Sequence[str], env: dict[str, str]):
-        self.name = name
-        self.data_dir = directory / name
-        self._output = directory / f"{name}.out"
-        self._log = directory / f"{name}.log"
-        self._command = (*command, "--name", name, "--data", str(self.data_dir))
-        self._env = env
-        self._process: subprocess.Popen[bytes] | None = None
-        """What was launched, and not ended by us since."""
-        self.kills = 0
-
-    @property
-    def launched(self) -> bool:
-        """It was launched, and nobody here has killed or stopped it since."""
-        return self._process is not None
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self.running else None
-
-    @property
-    def log(self) -> str:
-        """Everything it has logged so far, over all its lives."""
-        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
-
-    @property
-    def address(self) -> Address | None:
-        """Where it listens; None before it has said so."""
-        for line in self._said():
-            if "address" in line:
-                host, port = line["address"]
-                return (host, port)
-        return None
-
-    @property
-    def is_ready(self) -> bool:
-        """It has known a leader since it was started."""
-        return any(line.get("event") == "ready" for line in self._said())
-
-    def launch(self) -> None:
-        """Start the process without waiting. It keeps its data directory."""
-        if self.running:
-            raise ServerFailed(f"{self.name} is running already")
-        self.end()
-        with self._output.open("wb") as output, self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,  # closed by our end, whatever ends us
-                stdout=output,
-                stderr=log,
-                env=self._env,
-                start_new_session=True,  # the terminal's Ctrl-C is ours to handle
-            )
-
-    async def start(self, timeout: float = _PATIENCE_S) -> None:
-        """Start it and wait until it knows a leader. Raises ServerFailed."""
-        self.launch()
-        await self.wait_ready(timeout)
-
-    async def wait_ready(self, timeout: float = _PATIENCE_S) -> None:
-        """Wait until it knows a leader. Raises ServerFailed."""
-
-        def ready() -> bool:
-            if self._process is None:
-                raise ServerFailed(f"{self.name} has not been launched")
-            self.check()
-            return self.is_ready
-
-        await _wait_until(ready, timeout, f"{self.name} is not ready")
-
-    def check(self) -> None:
-        """Raise ServerFailed when it was launched and has ended by itself."""
-        status = None if self._process is None else self._process.poll()
-        if status is not None:
-            raise ServerFailed(f"{self.name} ended with status {status}: {self._last_line()}")
-
-    async def kill(self) -> None:
-        """SIGKILL: it loses whatever it had not synced."""
-        if self.running:
-            self.kills += 1
-        await self.stop(0)
-
-    async def stop(self, timeout: float = _STOP_S) -> int | None:
-        """SIGTERM, and SIGKILL when that takes longer than `timeout` seconds.
-
-        Returns the exit status, negative for a signal; None when there was no process.
-        """
-        process = self._process
-        if process is None:
-            return None
-        if timeout > 0 and process.poll() is None:
-            process.terminate()
-            with anyio.move_on_after(timeout):
-                while process.poll() is None:
-                    await anyio.sleep(_POLL_S)
-        self.end()
-        return process.returncode
-
-    def end(self) -> None:
-        """Kill it now, without an event loop; the kernel takes no longer than a moment."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
-
-    def _said(self) -> list[dict[str, Any]]:
-        """The JSON lines of the present process, but for one that is not whole yet."""
-        if self._process is None:
-            return []
-        text = self._output.read_text("utf-8", "replace")
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1:] == "\n"]
-
-    def _last_line(self) -> str:
-        lines = self.log.strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
-
-
 class ServerProcesses:
     """A cluster of server processes on this machine, as an async context manager."""
 
@@ -222,13 +105,19 @@ class ServerProcesses:
         seed: int | None = None,
         log_level: str = "info",
         arguments: Sequence[str] = (),
+        steered: bool = False,
+        places: Sequence[Place] | None = None,
+        program: Sequence[str] = ("-m", "distinv"),
     ) -> None:
         """`count` servers, all of them expected at the birth.
 
         `cluster` is the beginning of the cluster's name. `directory` is kept if it is given.
         `loss` holds for every server and every client made here; `seed` makes it reproducible.
         `key` seals everything; none is needed, but one is made where the environment has a key.
-        `arguments` are further ones for `distinv serve`.
+        `arguments` are further ones for `distinv serve`. `steered` servers take what their
+        `faults` say while they run. `places` says where each server runs, when they are not
+        to be on this machine's loopback; they need a `key` then. `program` is what Python runs
+        instead of distinv; it is given the arguments of `distinv serve`.
         """
         self.cluster = f"{cluster}-{secrets.token_hex(3)}"
         # A client that is given none takes the environment's.
@@ -237,6 +126,9 @@ class ServerProcesses:
         self._keep = directory is not None
         self._loss = loss
         self._seed = seed
+        self._steered = steered
+        self._places = places
+        self._program = program
         self.beacon_port = free_port()
         self._count = count
         self._arguments = (
@@ -254,19 +146,22 @@ class ServerProcesses:
 
     async def __aenter__(self) -> ServerProcesses:
         """Start all servers and wait until they have formed a cluster. Raises ServerFailed."""
-        directory = self._make_directory()
-        command = [sys.executable, "-m", "distinv", "serve", *self._arguments]
+        directory = self.directory
+        command = [sys.executable, *self._program, "serve", *self._arguments]
         if self.key is not None:
             _write_key(self._key_file, self.key)
             command += ["--key", str(self._key_file)]
+        environment = _environment()
         self.servers = tuple(
             ServerProcess(
                 f"server-{number}",
                 directory,
-                [*command, "--bind", f"127.0.0.1:{free_port()}", *self._faults(number)],
-                _environment(),
+                [*command, *self._faults(number)],
+                environment,
+                place,
+                steered=self._steered,
             )
-            for number in range(1, self._count + 1)
+            for number, place in enumerate(self._places or self._loopback(), 1)
         )
         try:
             for server in self.servers:
@@ -303,6 +198,19 @@ class ServerProcesses:
         if self._directory is not None and not self._keep:
             shutil.rmtree(self._directory, ignore_errors=True)
 
+    @property
+    def beacon_address(self) -> Address:
+        """Where servers on this machine announce themselves."""
+        return (LOOPBACK_BROADCAST, self.beacon_port)
+
+    @property
+    def directory(self) -> Path:
+        """Where everything is that the servers write; made when it is first asked for."""
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="distinv-"))
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
     # --- what to do with them -------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> ServerProcess:
@@ -331,29 +239,39 @@ class ServerProcesses:
         network = evolve(config.network, beacon_port=self.beacon_port, faults=faults)
         return evolve(config, network=network)
 
-    def client(self, name: str = "client", **settings: Any) -> InventoryClient:
+    def client(
+        self, name: str = "client", *, cuts: Cuts | None = None, **settings: Any
+    ) -> InventoryClient:
         """A client of this cluster, not entered yet; it loses datagrams as the servers do.
 
-        `settings` are further arguments of `InventoryClient`.
+        `cuts` are its own. `settings` are further arguments of `InventoryClient`.
         """
         from distinv.client.client import InventoryClient
 
+        config = self.config
+        bad_network = self._loss > 0 or cuts is not None
+        faults = faulty(open_udp, config.network.faults, cuts)
         return InventoryClient(
             self.cluster,
             name=name,
             key=self.key,
-            transport="faulty" if self._loss else "udp",
-            config=self.config,
+            transport=faults if bad_network else "udp",
+            config=config,
             **settings,
         )
 
-    async def wait_ready(self, timeout: float = _PATIENCE_S) -> None:
+    def heal(self) -> None:
+        """Mend all cuts of all steered servers."""
+        for server in self.servers:
+            server.faults.heal()
+
+    async def wait_ready(self, timeout: float = PATIENCE_S) -> None:
         """Wait until every server launched knows a leader. Raises ServerFailed."""
         for server in self.servers:
             if server.launched:
                 await server.wait_ready(timeout)
 
-    async def leader(self, timeout: float = _PATIENCE_S) -> ServerProcess:
+    async def leader(self, timeout: float = PATIENCE_S) -> ServerProcess:
         """The running server that leads now. Raises ServerFailed when there is none in time."""
         found: list[ServerProcess] = []
 
@@ -364,10 +282,10 @@ class ServerProcesses:
                 found.append(self[newest.name])
             return bool(found) and found[-1].running
 
-        await _wait_until(look, timeout, "there is no leader")
+        await wait_until(look, timeout, "there is no leader")
         return found[-1]
 
-    async def statuses(self, timeout: float = _PATIENCE_S) -> tuple[ServerStatus, ...]:
+    async def statuses(self, timeout: float = PATIENCE_S) -> tuple[ServerStatus, ...]:
         """What every server launched says of itself, by name. Raises ServerFailed."""
         found: dict[str, ServerStatus] = {}
 
@@ -377,10 +295,10 @@ class ServerProcesses:
                 server.check()
             return all(server.name in found for server in self.servers if server.launched)
 
-        await _wait_until(look, timeout, "some servers do not answer")
+        await wait_until(look, timeout, "some servers do not answer")
         return tuple(found[name] for name in sorted(found))
 
-    async def wait_converged(self, timeout: float = _PATIENCE_S) -> tuple[ServerStatus, ...]:
+    async def wait_converged(self, timeout: float = PATIENCE_S) -> tuple[ServerStatus, ...]:
         """Wait until all running servers are at one log index, and return what they say then.
 
         Their digests are not compared: that is the caller's verdict. Raises ServerFailed.
@@ -392,7 +310,7 @@ class ServerProcesses:
             # A digest is computed aside: meanwhile the server goes on, and `seq` stays behind.
             return len({(status.applied, status.seq) for status in found[-1]}) == 1
 
-        await _wait_until(look, timeout, "the servers do not come to the same log index")
+        await wait_until(look, timeout, "the servers do not come to the same log index")
         return found[-1]
 
     # --- inside ---------------------------------------------------------------------------------
@@ -422,16 +340,12 @@ class ServerProcesses:
         assert self._directory is not None, "enter the context first"
         return self._directory / "key"
 
-    def _make_directory(self) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="distinv-"))
-        self._directory.mkdir(parents=True, exist_ok=True)
-        return self._directory
+    def _loopback(self) -> list[Place]:
+        """A port of this machine for each server, found when it is needed."""
+        return [Place(bind=f"127.0.0.1:{free_port()}") for _ in range(self._count)]
 
     def _faults(self, number: int) -> list[str]:
-        if not self._loss:
-            return []
-        faults = ["--loss", str(self._loss)]
+        faults = ["--loss", str(self._loss)] if self._loss else []
         return faults if self._seed is None else [*faults, "--seed", str(self._seed + number)]
 
 
@@ -467,16 +381,3 @@ def _environment() -> dict[str, str]:
 def _write_key(path: Path, key: bytes) -> None:
     path.touch(0o600)
     path.write_text(key.hex() + "\n")
-
-
-async def _wait_until(condition: Callable[[], Any], timeout: float, complaint: str) -> None:
-    """Look again and again; `condition` may be asynchronous."""
-    with anyio.move_on_after(timeout):
-        while True:
-            holds = condition()
-            if not isinstance(holds, bool):
-                holds = await holds
-            if holds:
-                return
-            await anyio.sleep(_POLL_S)
-    raise ServerFailed(f"{complaint} after {timeout:g} s")

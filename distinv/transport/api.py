@@ -34,7 +34,10 @@ class Transport(Protocol):
         ...
 
     async def receive(self) -> list[Datagram]:
-        """At least one datagram, as many as there are up to `Limits.turn_datagrams`."""
+        """At least one datagram, as many as there are up to `Limits.turn_datagrams`.
+
+        Raises anyio.ClosedResourceError once the transport is closed.
+        """
         ...
 
     async def probe(self, address: Address) -> bool:

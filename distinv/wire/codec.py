@@ -31,8 +31,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
-def encode(message: Message) -> bytes:
-    return _encoder.encode(message)
+encode: Callable[[Message], bytes] = _encoder.encode
 
 
 def decode_untrusted(body: bytes) -> Message:
@@ -41,7 +40,7 @@ def decode_untrusted(body: bytes) -> Message:
         message = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BadDatagram("message") from None
-    for check in _plan(type(message)):
+    for check in _PLANS[type(message)]:
         check(message)
     return message
 
@@ -207,5 +206,5 @@ def _check_address(value: tuple[str, int]) -> None:
         raise BadDatagram("address")
 
 
-for _message in get_args(Message):
-    _plan(_message)  # a field that cannot be checked is found at import, not on the network
+_PLANS = {message: _plan(message) for message in get_args(Message)}
+"""Made at import, so that a field that cannot be checked is found then, not on the network."""

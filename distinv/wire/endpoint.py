@@ -29,13 +29,14 @@ from distinv.wire.frame import (
     Hello,
     Unordered,
     encode_header,
+    encode_plain_header,
     encode_unordered,
     parse_chunks_untrusted,
     parse_header_untrusted,
     version_untrusted,
 )
 from distinv.wire.handshake import Meeting
-from distinv.wire.link import WINDOW_FLOOR_SEGMENTS, LinkContext, sooner
+from distinv.wire.link import WINDOW_FLOOR_SEGMENTS, LinkContext
 from distinv.wire.peer import Packer, Peer
 from distinv.wire.seal import PlainSeal, Seal
 
@@ -70,6 +71,7 @@ class Endpoint:
         self._id = self_id
         self._boot = boot
         self._seal = seal
+        self._fingerprint = seal.fingerprint
         self._timing = timing
         self._limits = limits
         if not PAYLOAD_BYTES_MIN <= payload_bytes <= DATAGRAM_BYTES_MAX:
@@ -91,11 +93,14 @@ class Endpoint:
         self._touched: dict[NodeId, Peer] = {}
         """Those that may have something to send at the next flush."""
         self._timers: dict[NodeId, int] = {}
+        self._soonest: int | None = None
+        """The first of the timers."""
         self._strays: dict[Address, list[bytes]] = {}
         """Unordered chunks for addresses."""
         self._answers: list[tuple[Address, bytes]] = []
         """Whole datagrams in clear for the next flush."""
-        self._events: list[EndpointEvent] = []
+        self.events: list[EndpointEvent] = []
+        """What happened since the last `take_events`."""
         self._noticed: OrderedDict[tuple[str, Address], int] = OrderedDict()
         """When each warning may be repeated."""
 
@@ -103,8 +108,9 @@ class Endpoint:
 
     def receive_untrusted(self, data: bytes, address: Address, now: int) -> list[Incoming]:
         """The messages that became deliverable. Raises nothing; garbage is counted in `dropped`."""
-        self.stats.received_datagrams += 1
-        self.stats.received_bytes += len(data)
+        stats = self.stats
+        stats.received_datagrams += 1
+        stats.received_bytes += len(data)
         try:
             return self._receive_untrusted(data, address, now)
         except BadDatagram as error:
@@ -112,22 +118,21 @@ class Endpoint:
             return []
 
     def _receive_untrusted(self, data: bytes, address: Address, now: int) -> list[Incoming]:
-        version = version_untrusted(data)
-        if version != VERSION:
+        if data[2:3] != _VERSION_BYTE and (version := version_untrusted(data)) != VERSION:
             detail = f"it speaks version {version} of the protocol, this process {VERSION}"
             self._notice("version_mismatch", address, detail, now)
             raise BadDatagram("version")
         header = parse_header_untrusted(data)
         if header.flags & WRONG_KEY:
             return self._take_wrong_key_untrusted(data, header, address, now)
-        if header.fingerprint != self._seal.fingerprint:
+        if header.fingerprint != self._fingerprint:
             self._answer_wrong_key(header, address, now)
             raise BadDatagram("other key")
         body = self._seal.open_untrusted(
             header.sender_boot, header.counter, data[:HEADER_BYTES], data[HEADER_BYTES:]
         )
         chunks = parse_chunks_untrusted(body)
-        if self._is_foreign(header):
+        if header.cluster_id != self.cluster_id and self._is_foreign(header):
             detail = f"it belongs to cluster {header.cluster_id:016x}"
             self._notice("foreign_cluster", address, detail, now)
             return self._unfresh(chunks, header, address)
@@ -140,20 +145,20 @@ class Endpoint:
         self, header: Header, chunks: Sequence[Chunk], address: Address, now: int
     ) -> list[Incoming]:
         """A datagram that somebody of this cluster made, at some time, for somebody."""
-        names_us = header.receiver_boot == self._boot
         ours = header.sender == self._id
         peer = self._peers.get(header.sender)
-        if peer is not None and peer.boot == header.sender_boot:
+        if peer is not None and peer.handshake.boot == header.sender_boot:
             if not peer.handshake.accept(header.counter):
                 raise BadDatagram("replay")
-            self._heard(peer, now)
+            peer.heard_at = now
+            self._peers.move_to_end(peer.id)
         elif ours and header.sender_boot == self._boot:
             raise BadDatagram("own")
         if peer is None:
             if not header.receiver_boot and _hello_of(chunks) is None and not ours:
                 return self._unfresh(chunks, header, address)
             peer = self._add(header.sender, now)
-        if header.receiver_boot and not names_us:
+        if header.receiver_boot not in (0, self._boot):
             peer.offer(address, header.sender_boot, now)
             self._touch(peer)
             raise BadDatagram("earlier process")
@@ -163,11 +168,11 @@ class Endpoint:
         self, peer: Peer, header: Header, chunks: Sequence[Chunk], address: Address, now: int
     ) -> list[Incoming]:
         """A datagram for this process, from a process that says it is `peer`."""
-        self._touch(peer)
+        self._touched[peer.id] = peer
         hello = _hello_of(chunks)
         if hello is not None and self._meet(peer, hello, header, address, now) is Meeting.TWIN:
             return []
-        known = peer.boot == header.sender_boot
+        known = peer.handshake.boot == header.sender_boot
         if not known:
             peer.offer(address, header.sender_boot, now)
         if peer.id == self._id:
@@ -178,22 +183,28 @@ class Endpoint:
         if not known:
             return self._unfresh(chunks, header, address)
         if header.receiver_boot == 0:
-            return self._unfresh(chunks, header, address)
+            # To whom it may concern, from a process that is known, and not had before.
+            return self._unfresh(chunks, header, address, known=True)
         if address != peer.address and hello is None and peer.handshake.is_newest(header.counter):
             peer.found(address)
-            self._events.append(PeerSeen(peer.id, address))
+            self.events.append(PeerSeen(peer.id, address))
         bodies: list[bytes] = []
         if not peer.take(chunks, now, bodies):
             peer.restart_sender()
             self._reset_event(peer, "refused")
+        if not bodies:
+            return []
         cluster_id, sender = header.cluster_id, peer.id
         return [Incoming(sender, address, body, True, False, cluster_id) for body in bodies]
 
-    def _unfresh(self, chunks: Sequence[Chunk], header: Header, address: Address) -> list[Incoming]:
+    def _unfresh(
+        self, chunks: Sequence[Chunk], header: Header, address: Address, *, known: bool = False
+    ) -> list[Incoming]:
         """The unordered messages of a datagram of which nothing else counts."""
         foreign = self._is_foreign(header)
+        known = known and not foreign
         return [
-            Incoming(header.sender, address, chunk.body, False, foreign, header.cluster_id)
+            Incoming(header.sender, address, chunk.body, False, foreign, header.cluster_id, known)
             for chunk in chunks
             if isinstance(chunk, Unordered)
         ]
@@ -215,9 +226,10 @@ class Endpoint:
             self._drop_links(peer, "forgotten")
         if meeting in (Meeting.ADOPTED, Meeting.RESTARTED):
             peer.found(address)
-            self._heard(peer, now)
+            peer.heard_at = now
+            self._peers.move_to_end(peer.id)
             if peer.id != self._id:
-                self._events.append(PeerSeen(peer.id, address))
+                self.events.append(PeerSeen(peer.id, address))
         if hello.wants_answer:
             peer.greet(address, boot, hello.challenge)
         return meeting
@@ -231,7 +243,7 @@ class Endpoint:
         answer = encode_header(
             Header(
                 flags=WRONG_KEY,
-                fingerprint=self._seal.fingerprint,
+                fingerprint=self._fingerprint,
                 cluster_id=0,
                 sender=self._id,
                 sender_boot=self._boot,
@@ -247,13 +259,13 @@ class Endpoint:
         """Never answered. It repeats our boot, which only those know who received from us."""
         _CLEAR.open_untrusted(0, 0, data[:HEADER_BYTES], data[HEADER_BYTES:])
         asked = header.receiver_boot == self._boot
-        if not asked or header.fingerprint == self._seal.fingerprint:
+        if not asked or header.fingerprint == self._fingerprint:
             raise BadDatagram("wrong key unasked")
         self._notice("wrong_key", address, self._key_detail(header.fingerprint), now)
         return []
 
     def _key_detail(self, theirs: bytes) -> str:
-        return f"it has {_key_name(theirs)}, this process has {_key_name(self._seal.fingerprint)}"
+        return f"it has {_key_name(theirs)}, this process has {_key_name(self._fingerprint)}"
 
     # --- sending ----------------------------------------------------------------------------
 
@@ -304,7 +316,10 @@ class Endpoint:
             known.urgent.append(chunk)
 
     def send_to(self, address: Address, body: bytes, now: int) -> None:
-        """Send one unordered message to whoever lives at `address`; it arrives not fresh."""
+        """Send one unordered message to whoever lives at `address`.
+
+        It arrives not fresh; known, where this process is.
+        """
         chunk = self._unordered(body)
         if chunk is not None:
             self._strays.setdefault(address, []).append(chunk)
@@ -326,7 +341,8 @@ class Endpoint:
         """Drop all that is known of `peer`, without an event. It may come back by itself."""
         self._peers.pop(peer, None)
         self._touched.pop(peer, None)
-        self._timers.pop(peer, None)
+        if self._timers.pop(peer, None) is not None:
+            self._soonest = min(self._timers.values(), default=None)
 
     def address_of(self, peer: NodeId) -> Address | None:
         """Where the peer lives or is sought."""
@@ -343,27 +359,34 @@ class Endpoint:
     def flush(self, now: int) -> list[tuple[Address, bytes]]:
         """The datagrams to send now; to one peer never more than a link's window."""
         out, self._answers = self._answers, []
-        strays, self._strays = self._strays, {}
-        for address, chunks in strays.items():
-            packer = Packer(self._room_bytes)
-            for chunk in chunks:
-                packer.add(chunk)
-            packer.close()
-            out += [(address, self._datagram(0, body)) for body in packer.bodies]
-        touched, self._touched = self._touched, {}
-        for peer in touched.values():
-            self._flush_peer(peer, out, now)
-        self.stats.sent_datagrams += len(out)
-        self.stats.sent_bytes += sum(len(data) for _, data in out)
+        if self._strays:
+            strays, self._strays = self._strays, {}
+            for address, chunks in strays.items():
+                packer = Packer(self._room_bytes)
+                for chunk in chunks:
+                    packer.add(chunk)
+                packer.close()
+                out += [(address, self._datagram(0, body)) for body in packer.bodies]
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for peer in touched.values():
+                self._flush_peer(peer, out, now)
+            self._soonest = min(self._timers.values(), default=None)
+        if out:
+            self.stats.sent_datagrams += len(out)
+            for _, data in out:
+                self.stats.sent_bytes += len(data)
         return out
 
     def _flush_peer(self, peer: Peer, out: list[tuple[Address, bytes]], now: int) -> None:
-        peer.seek_if_due(now)
-        greeting = peer.take_separate_greeting()
-        if greeting is not None:
-            out.append((greeting.address, self._datagram(greeting.boot, greeting.chunk)))
-        if peer.boot and peer.address is not None:
-            address, boot = peer.address, peer.boot
+        if peer.greet_at is not None:
+            peer.seek_if_due(now)
+        if peer.greeting is not None:
+            greeting = peer.take_separate_greeting()
+            if greeting is not None:
+                out.append((greeting.address, self._datagram(greeting.boot, greeting.chunk)))
+        address, boot = peer.address, peer.handshake.boot
+        if boot and address is not None:
             for body in peer.pack(self._room_bytes, now):
                 out.append((address, self._datagram(boot, body)))
         at = peer.deadline()
@@ -374,24 +397,22 @@ class Endpoint:
 
     def _datagram(self, receiver_boot: int, body: bytes) -> bytes:
         self._counter += 1
-        header = encode_header(
-            Header(
-                0,
-                self._seal.fingerprint,
-                self.cluster_id,
-                self._id,
-                self._boot,
-                receiver_boot,
-                self._counter,
-            )
+        header = encode_plain_header(
+            self._fingerprint,
+            self.cluster_id,
+            self._id,
+            self._boot,
+            receiver_boot,
+            self._counter,
         )
         return header + self._seal.seal(self._boot, self._counter, header, body)
 
     def deadline(self) -> int | None:
         """When to call `on_deadline`; valid after `flush`."""
-        soonest = min(self._timers.values(), default=None)
+        soonest = self._soonest
         for peer in self._peers.values():
-            return sooner(soonest, peer.heard_at + self._timing.link_idle_us)
+            idle_at = peer.heard_at + self._timing.link_idle_us
+            return idle_at if soonest is None or idle_at < soonest else soonest
         return soonest
 
     def on_deadline(self, now: int) -> None:
@@ -408,7 +429,7 @@ class Endpoint:
 
     def take_events(self) -> list[EndpointEvent]:
         """What happened since the last call. See it before the messages received meanwhile."""
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def check(self) -> None:
@@ -428,10 +449,6 @@ class Endpoint:
         peer = self._peers[id] = Peer(id, self._context, now)
         return peer
 
-    def _heard(self, peer: Peer, now: int) -> None:
-        peer.heard_at = now
-        self._peers.move_to_end(peer.id)
-
     def _touch(self, peer: Peer) -> None:
         self._touched[peer.id] = peer
 
@@ -447,7 +464,7 @@ class Endpoint:
     def _reset_event(self, peer: Peer, reason: str) -> None:
         if peer.id != self._id:
             self.stats.resets += 1
-            self._events.append(LinkReset(peer.id, reason))
+            self.events.append(LinkReset(peer.id, reason))
 
     # --- what is counted and told -----------------------------------------------------------
 
@@ -463,10 +480,11 @@ class Endpoint:
         self._noticed.move_to_end(key)
         if len(self._noticed) > self._limits.notices_max:
             self._noticed.popitem(last=False)
-        self._events.append(Notice(kind, address, detail))
+        self.events.append(Notice(kind, address, detail))
         return True
 
 
+_VERSION_BYTE = bytes([VERSION])
 _CLEAR = PlainSeal()
 _SAME_ID = "two processes have this id: was a data directory copied?"
 

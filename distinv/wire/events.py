@@ -23,6 +23,9 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     """It comes from another cluster; only Beacon counts."""
     cluster_id: int
     """The sender's, 0 while it has none."""
+    known: bool = True
+    """What is fresh is. What is not may yet come from the process that is believed to live behind
+    this id, for the first time: sent to everybody, so that a multicast's group message counts."""
 
 
 @frozen

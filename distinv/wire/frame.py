@@ -29,6 +29,8 @@ RANGES_MAX = 32
 """Gaps named in one acknowledgement; the next one names the next."""
 
 _HEADER = Struct(">2sBB4sQQQQQ")
+_HEADER_START = MAGIC + bytes([VERSION])
+_HEADER_FIELDS = Struct(">B4sQQQQQ")
 HEADER_BYTES = _HEADER.size
 _NODE_MAX = (1 << 63) - 1
 
@@ -51,9 +53,18 @@ def encode_header(header: Header) -> bytes:
     return _HEADER.pack(MAGIC, VERSION, *header)
 
 
+def encode_plain_header(
+    fingerprint: bytes, cluster_id: int, sender: int, boot: int, receiver_boot: int, counter: int
+) -> bytes:
+    """The header of a datagram without flags: nearly all of them, so it has a way of its own."""
+    return _HEADER.pack(
+        MAGIC, VERSION, 0, fingerprint, cluster_id, sender, boot, receiver_boot, counter
+    )
+
+
 def version_untrusted(data: bytes) -> int:
     """The protocol version of a datagram of ours. Raises BadDatagram when it is not one."""
-    if len(data) < HEADER_BYTES or len(data) > DATAGRAM_BYTES_MAX:
+    if not HEADER_BYTES <= len(data) <= DATAGRAM_BYTES_MAX:
         raise BadDatagram("datagram length")
     if data[:2] != MAGIC:
         raise BadDatagram("magic")
@@ -62,10 +73,11 @@ def version_untrusted(data: bytes) -> int:
 
 def parse_header_untrusted(data: bytes) -> Header:
     """The header of a datagram of this version. Raises BadDatagram."""
-    if version_untrusted(data) != VERSION:
+    if data[:3] != _HEADER_START and version_untrusted(data) != VERSION:
         raise BadDatagram("version")
-    fields = _HEADER.unpack_from(data)
-    header = Header(*fields[2:])
+    if not HEADER_BYTES <= len(data) <= DATAGRAM_BYTES_MAX:
+        raise BadDatagram("datagram length")
+    header: Header = tuple.__new__(Header, _HEADER_FIELDS.unpack_from(data, len(_HEADER_START)))
     if not 0 < header.sender <= _NODE_MAX or not header.sender_boot or not header.counter:
         raise BadDatagram("header")
     return header
@@ -170,10 +182,10 @@ def parse_chunks_untrusted(body: bytes) -> list[Chunk]:
     chunks: list[Chunk] = []
     position, end = 0, len(body)
     while position < end:
-        if end - position < CHUNK_BYTES:
+        start = position + CHUNK_BYTES
+        if start > end:
             raise BadDatagram("chunk head")
         kind, length = _CHUNK.unpack_from(body, position)
-        start = position + CHUNK_BYTES
         position = start + length
         parse = _PARSERS.get(kind)
         if parse is None:
@@ -202,7 +214,8 @@ def _parse_ack(body: bytes, start: int, stop: int) -> Ack:
     start += _ACK_HEAD.size
     if count > RANGES_MAX or stop - start != count * _RANGE.size:
         raise BadDatagram("ack chunk")
-    return Ack(epoch, next_seq, tuple(_RANGE.iter_unpack(body[start:stop])))
+    missing = tuple(_RANGE.iter_unpack(body[start:stop])) if count else ()
+    return Ack(epoch, next_seq, missing)
 
 
 def _parse_announce(body: bytes, start: int, stop: int) -> Announce:

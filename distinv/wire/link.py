@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+import msgspec
 from attrs import define, frozen
 
 from distinv.config import Limits, Timing
@@ -62,7 +63,7 @@ def sooner(one: int | None, other: int | None) -> int | None:
     """The earlier of two times, either of which may never come."""
     if one is None or other is None:
         return other if one is None else one
-    return min(one, other)
+    return one if one < other else other
 
 
 @frozen
@@ -80,8 +81,7 @@ class LinkContext:
     stats: Stats
 
 
-@define
-class _Segment:
+class _Segment(msgspec.Struct):
     payload: bytes
     sent_at: int
     repeated: bool = False
@@ -134,19 +134,25 @@ class LinkSender:
 
     # --- what goes out ----------------------------------------------------------------------
 
-    def begin_flush(self, now: int) -> None:
-        """Repetitions are paced: at most one window, then a pause."""
+    def begin_flush(self, now: int) -> bool:
+        """Repetitions are paced: at most one window, then a pause. Whether anything is ready."""
         if self._resume_at is None or self._resume_at <= now:
             self._resume_at = None
             self._repair_budget = self._window_bytes
+        # Most often there is nothing, and that is told without another call.
+        return bool(self._announce or self._repairs or self._stream.waiting_bytes) and self.ready
 
     @property
     def ready(self) -> bool:
         """Whether there is a chunk to take."""
-        return self._announce or self._repairable() is not None or self._may_cut()
+        return (
+            self._announce
+            or (bool(self._repairs) and self._repair_budget > 0)
+            or (self._stream.waiting_bytes > 0 and self._may_cut())
+        )
 
     def next_chunk(self, room: int, now: int) -> bytes | None:
-        """A chunk of at most `room` bytes, or None: nothing is ready, or it takes more room.
+        """A chunk of at most `room` bytes, or None: it takes more room. Only while `ready`.
 
         Everything that is ready fits a room of `segment_bytes + DATA_BYTES`.
         """
@@ -155,9 +161,7 @@ class LinkSender:
         seq = self._repairable()
         if seq is not None:
             return self._take_repair(seq, room, now)
-        if self._may_cut():
-            return self._take_new(room, now)
-        return None
+        return self._take_new(room, now)
 
     def announce(self) -> None:
         """Say how far this epoch has got, at the next flush."""
@@ -203,7 +207,7 @@ class LinkSender:
         if room < min(self._stream.waiting_bytes, self._segment_bytes // _SLIVER_PART):
             return None
         payload = self._stream.cut(room)
-        seq = self._next
+        seq = self._base + len(self._flight)
         self._flight.append(_Segment(payload, now))
         self._flight_bytes += len(payload)
         self._probe_at = now + max(self._timing.link_nak_us, 2 * self._smoothed_us)
@@ -267,8 +271,8 @@ class LinkSender:
     # --- time -------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
-        resume_at = self._resume_at if self._repairs else None
-        return sooner(sooner(self._probe_at, self._timeout_at), resume_at)
+        at = sooner(self._probe_at, self._timeout_at) if self._flight else None
+        return sooner(at, self._resume_at) if self._repairs else at
 
     def on_deadline(self, now: int) -> None:
         if self._timeout_at is not None and self._timeout_at <= now:
@@ -341,18 +345,19 @@ class LinkReceiver:
 
     def on_data(self, data: Data, now: int, bodies: list[bytes]) -> None:
         """Take one segment; messages that became complete are appended to `bodies`."""
-        self._owe_ack(now, len(data.payload))
-        offset = data.seq - self._next
+        seq, payload = data.seq, data.payload
+        self._owe_ack(now, len(payload))
+        offset = seq - self._next
         if self._stream.broken or not 0 <= offset < self._limits.link_window_fragments:
             return
         if offset:
             self._keep(data, now)
             return
-        if data.seq == self._known:
+        if seq == self._known:
             self._known += 1
         else:
-            self._fill(data.seq)
-        self._deliver(data.payload, bodies)
+            self._fill(seq)
+        self._deliver(payload, bodies)
         while self._parts and self._next in self._parts:
             payload = self._parts.pop(self._next)
             self._parts_bytes -= len(payload)
@@ -409,7 +414,8 @@ class LinkReceiver:
         # Not so late that the sender waits with a full window.
         at_once = self._unacknowledged_bytes * 4 >= self._limits.link_window_bytes
         ack_at = now if at_once else now + self._timing.link_ack_us
-        self._ack_at = sooner(self._ack_at, ack_at)
+        if self._ack_at is None or ack_at < self._ack_at:
+            self._ack_at = ack_at
 
     # --- what goes out ----------------------------------------------------------------------
 
@@ -419,7 +425,7 @@ class LinkReceiver:
         return self._ack_at is not None
 
     def deadline(self) -> int | None:
-        return sooner(self._ask_at, self._ack_at)
+        return self._ack_at if self._ask_at is None else sooner(self._ask_at, self._ack_at)
 
     def take_ack(self, now: int) -> bytes:
         """The acknowledgement chunk, with the gaps that should be filled now."""
@@ -434,8 +440,12 @@ class LinkReceiver:
         if self._ask_at is None or self._ask_at > now:
             return []
         ranges: list[tuple[int, int]] = []
+        # Gaps asked for together are due together, and what is nearly due goes along: a peer that
+        # never fills a thousand gaps must not cost a datagram for each.
+        again_at: dict[int, int] = {}
+        soon = now + self._timing.link_ack_us
         for seq, gap in self._gaps.items():
-            if gap.ask_at > now:
+            if gap.ask_at > (soon if gap.asked else now):
                 continue
             first, count = ranges[-1] if ranges else (seq, 0)
             if ranges and first + count == seq:
@@ -444,8 +454,11 @@ class LinkReceiver:
                 ranges.append((seq, 1))
             else:
                 break  # the rest stays due
-            wait_us = self._timing.link_nak_us << min(gap.asked, _BACKOFF_DOUBLINGS_MAX)
-            gap.ask_at = now + jittered(self._random, wait_us)
+            doublings = min(gap.asked, _BACKOFF_DOUBLINGS_MAX)
+            if doublings not in again_at:
+                wait_us = self._timing.link_nak_us << doublings
+                again_at[doublings] = now + jittered(self._random, wait_us)
+            gap.ask_at = again_at[doublings]
             gap.asked += 1
             self._stats.asked_segments += 1
         self._ask_at = min((gap.ask_at for gap in self._gaps.values()), default=None)

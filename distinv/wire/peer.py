@@ -37,7 +37,8 @@ class Peer:
         self._context = context
         self._sender = self._new_sender()
         self._receiver: LinkReceiver | None = None
-        self._greet_at: int | None = None
+        self.greet_at: int | None = None
+        """When `seek_if_due` has something to do. Invariant: None once the process is known."""
         self._greetings = 0
         self._offer_after = now
 
@@ -103,37 +104,35 @@ class Peer:
             self._receiver = receiver = LinkReceiver(epoch, self._context)
         return receiver if epoch == receiver.epoch else None
 
-    def pack(self, room_bytes: int, now: int) -> list[bytes]:
+    def pack(self, room_bytes: int, now: int) -> Sequence[bytes]:
         """The bodies of the datagrams to send now, each of at most `room_bytes`.
 
         What bypasses the order goes first, then the acknowledgement, then the stream.
         """
+        sender, receiver = self._sender, self._receiver
+        ready = sender.begin_flush(now)
+        due_at = None if receiver is None else receiver.deadline()
+        ack_due = due_at is not None and due_at <= now
+        if not (ready or ack_due or self.urgent or self.greeting is not None):
+            return ()  # most often: a datagram came that only wants to be acknowledged, in time
         packer = Packer(room_bytes)
-        if self._greets_present():
+        if self.greeting is not None and self._greets_present():
             packer.add(self._take_greeting())
-        for chunk in self.urgent:
-            packer.add(chunk)
-        self.urgent.clear()
-        self._sender.begin_flush(now)
-        self._pack_ack(packer, now)
-        while self._sender.ready:
-            data = self._sender.next_chunk(packer.room, now)
+        if self.urgent:
+            for chunk in self.urgent:
+                packer.add(chunk)
+            self.urgent.clear()
+        if receiver is not None and (ack_due or (receiver.owes_ack and (ready or packer.used))):
+            packer.add(receiver.take_ack(now))
+        while ready:
+            data = sender.next_chunk(packer.room, now)
             if data is None:
                 packer.close()
             else:
                 packer.add(data)
+            ready = sender.ready
         packer.close()
         return packer.bodies
-
-    def _pack_ack(self, packer: Packer, now: int) -> None:
-        receiver = self._receiver
-        if receiver is None:
-            return
-        due_at = receiver.deadline()
-        due = due_at is not None and due_at <= now
-        company = packer.used or self._sender.ready
-        if due or (receiver.owes_ack and company):
-            packer.add(receiver.take_ack(now))
 
     # --- getting in touch -------------------------------------------------------------------
 
@@ -141,14 +140,14 @@ class Peer:
         """Something is wanted of a peer whose process is not known, perhaps at a new address."""
         if address is not None and address != self.address:
             self.address = address
-            self._greet_at = None
-        if self._greet_at is None:
+            self.greet_at = None
+        if self.greet_at is None:
             self._greetings = 0
-            self._greet_at = now
+            self.greet_at = now
 
     def found(self, address: Address) -> None:
         self.address = address
-        self._greet_at = None
+        self.greet_at = None
 
     def greet(self, address: Address, boot: int, echo: int = 0) -> None:
         """Send a Hello at the next flush; it replaces one that still waits."""
@@ -184,20 +183,23 @@ class Peer:
 
     def deadline(self) -> int | None:
         """When `on_deadline` has something to do; valid after a flush."""
-        if not self.boot:
-            return self._greet_at
-        at = sooner(self._greet_at, self._sender.deadline())
-        return at if self._receiver is None else sooner(at, self._receiver.deadline())
+        if not self.handshake.boot:
+            return self.greet_at
+        at = self._sender.deadline()
+        if self._receiver is None:
+            return at
+        receiver_at = self._receiver.deadline()
+        return receiver_at if at is None else sooner(at, receiver_at)
 
     def on_deadline(self, now: int) -> None:
         self._sender.on_deadline(now)
 
     def seek_if_due(self, now: int) -> None:
         """At every flush: greet a peer that something is wanted of, again and again."""
-        if self._greet_at is None or self._greet_at > now:
+        if self.greet_at is None or self.greet_at > now:
             return
-        self._greet_at = None
-        if self.boot or self.address is None:
+        self.greet_at = None
+        if self.address is None:
             return
         self.greet(self.address, 0)
         timing = self._context.timing
@@ -207,17 +209,18 @@ class Peer:
         )
         self._greetings += 1
         if self._greetings < self._context.limits.hello_attempts or not self._sender.idle:
-            self._greet_at = now + jittered(self._context.random, wait_us)
+            self.greet_at = now + jittered(self._context.random, wait_us)
 
     def check(self) -> None:
         """Assert what always holds; for tests."""
+        assert self.greet_at is None or not self.boot, "seeks whom it knows"
         self._sender.check()
         if self._receiver is not None:
             self._receiver.check()
 
 
 class Packer:
-    """Chunks into as few datagram bodies as their order allows."""
+    """Chunks into as few datagram bodies as their order allows. Each chunk fits an empty one."""
 
     def __init__(self, room_bytes: int) -> None:
         self.bodies: list[bytes] = []
@@ -231,14 +234,14 @@ class Packer:
         return bool(self._chunks or self.bodies)
 
     def add(self, chunk: bytes) -> None:
-        if len(chunk) > self.room:
+        size = len(chunk)
+        if size > self.room:
             self.close()
         self._chunks.append(chunk)
-        self.room -= len(chunk)
+        self.room -= size
 
     def close(self) -> None:
-        """End the open body, unless it is empty."""
-        if self._chunks:
-            self.bodies.append(b"".join(self._chunks))
-            self._chunks = []
-            self.room = self._room_bytes
+        """End the open body; something has been added to it."""
+        self.bodies.append(b"".join(self._chunks))
+        self._chunks = []
+        self.room = self._room_bytes

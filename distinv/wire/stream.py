@@ -36,6 +36,9 @@ class StreamWriter:
         """Take up to `size` bytes from the front."""
         taken: list[bytes | memoryview] = []
         pieces = self._pieces
+        if len(pieces) == 1 and self.waiting_bytes <= size:
+            self.waiting_bytes = 0
+            return bytes(pieces.popleft())  # most often: one message, and it fits
         left = size
         while pieces and left:
             piece = pieces[0]
@@ -77,19 +80,21 @@ class StreamReader:
         except BadDatagram:
             self.broken = True
             return
-        self._partial += segment[position:]
+        if position < len(segment):
+            self._partial += segment[position:]
 
     def _split_untrusted(self, data: bytes, bodies: list[bytes]) -> int:
         """Append the whole messages of `data`; where the first incomplete one begins."""
         position, end = 0, len(data)
-        self._needed = _LENGTH.size
-        while end - position >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, position)
+        head, length_at = _LENGTH.size, _LENGTH.unpack_from
+        self._needed = head
+        while end - position >= head:
+            (length,) = length_at(data, position)
             if length > self._message_bytes_max:
                 raise BadDatagram("message length")
-            start = position + _LENGTH.size
+            start = position + head
             if start + length > end:
-                self._needed = _LENGTH.size + length
+                self._needed = head + length
                 break
             position = start + length
             bodies.append(data[start:position])

@@ -27,7 +27,7 @@ import attrs
 from distinv import config
 from distinv.cli import options as cli_options
 from distinv.cli.main import make_parser
-from distinv.testing.planted import PLANTED
+from distinv.testing.simulator.planted import PLANTED
 
 # --- settings ---------------------------------------------------------------------------------
 

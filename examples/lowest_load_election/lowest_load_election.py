@@ -86,6 +86,7 @@ class LowestLoad:
 
     def on_members(self, voters: Sequence[NodeId], now: int) -> Iterable[ElectionAction]:
         self._voters = tuple(voters)
+        self._loads = {voter: load for voter, load in self._loads.items() if voter in voters}
         if self.self_id not in self._voters:
             self._loads = {}
             self._decide_at = self._sample_at = None

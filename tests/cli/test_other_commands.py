@@ -79,7 +79,7 @@ def test_simulate_runs_many_seeds(distinv: CommandLine) -> None:
         (("simulate", "--seeds", "5:5"), "there is no seed in it"),
         (("simulate", "--seeds", "5"), "give A:B"),
         (("simulate", "--seeds", "a:b"), "give A:B"),
-        (("simulate", "--seeds", "0:2", "--trace"), "--trace tells of a single seed"),
+        (("simulate", "--seeds", "0:2", "--trace"), "need a single seed"),
         (("simulate", "--jobs", "0"), "at least 1"),
         (("demo", "--servers", "0"), "at least 1"),
         (("serve",), "--data"),

@@ -13,6 +13,7 @@ from client_shop import Shop
 
 from distinv.client import client as client_module
 from distinv.client.client import InventoryClient
+from distinv.discovery.api import DiscoveryContext
 from distinv.errors import (
     ConfigError,
     DistinvError,
@@ -33,9 +34,29 @@ from distinv.inventory import calls
 from distinv.inventory.commands import parse_session_key
 from distinv.model import Level, Line, Location, Receipt
 from distinv.transport.api import Datagram, TransportContext
-from distinv.transport.memory import MemoryTransport
+from distinv.transport.memory import MemoryDiscovery, MemoryTransport
 
 pytestmark = pytest.mark.anyio
+
+
+# --- where it looks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, bytes(range(32))])
+async def test_with_a_key_it_looks_beyond_its_own_machine(key: bytes | None) -> None:
+    """A client once bound to every interface and announced itself on loopback only."""
+    shop = Shop()
+    asked: list[DiscoveryContext] = []
+
+    async def look(context: DiscoveryContext) -> MemoryDiscovery:
+        asked.append(context)
+        return await shop.network.open_discovery(context)
+
+    async with shop.client(key=key, discovery=look):
+        pass
+    (context,) = asked
+    assert context.loopback_only == (key is None)
+    assert context.network.host == ("127.0.0.1" if key is None else "0.0.0.0")
 
 
 # --- every method -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from distinv.core import events
 from distinv.election.api import ElectionFactory
 from distinv.election.bully import Bully
 from distinv.election.ring import Ring
-from distinv.testing.hostile import HOSTILE
+from distinv.testing.simulator.hostile import HOSTILE
 
 ELECTIONS: tuple[ElectionFactory, ...] = (Bully, Ring, *HOSTILE.values())
 RECOVERY_MS = 20_000

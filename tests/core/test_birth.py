@@ -9,8 +9,9 @@ from scene import CLUSTER_ID, MS, Scene, Server, voter_set
 from storm import Storm
 
 from distinv.core import events
-from distinv.entry import NO_BALLOT, NodeId
-from distinv.wire.messages import BirthAnswer, BirthOffer
+from distinv.core.events import Standing
+from distinv.entry import NO_BALLOT, NodeId, VoterSet
+from distinv.wire.messages import Beacon, BirthAnswer, BirthOffer, Join
 
 
 def clusters(scene: Scene) -> set[int]:
@@ -179,6 +180,42 @@ def test_a_proposal_of_another_size_is_refused_and_its_proposer_free_again() -> 
     assert birth is not None
     assert birth.accepted is None
     assert clusters(scene) == set()
+
+
+def test_a_proposal_of_another_name_is_not_even_refused_by_a_member() -> None:
+    scene = Scene()
+    server = scene[1]
+    voters = voter_set((1, 8, 9)).voters
+    server.turn(events.Received(NodeId(9), BirthOffer(VoterSet("other", 5, voters))))
+    scene.run(10)
+    assert scene.messages(BirthAnswer) == []
+
+
+@pytest.mark.parametrize(("source", "name"), [(9, "other"), (1, "shop")])
+def test_beacons_of_another_name_and_the_own_one_introduce_nobody(source: int, name: str) -> None:
+    scene = Scene(1, born=False, expect=2)
+    server = scene[1]
+    for cluster_id in (0, 5):
+        beacon = Beacon(name, cluster_id, "s9", source, None, NO_BALLOT, 0, 2, ())
+        server.turn(events.BeaconSeen(NodeId(source), beacon))
+    assert server.node.birth is not None
+    assert server.node.birth.sees == ()
+    assert server.node.birth.cluster_id == 0
+    assert scene.messages(Join) == []
+
+
+def test_a_server_is_blank_until_it_is_born() -> None:
+    scene = Scene(1, born=False)
+    node = scene[1].node
+    standings = []
+
+    def note(_: Server) -> None:
+        if node.standing not in standings:
+            standings.append(node.standing)
+
+    scene.on_step = note
+    scene.settle()
+    assert standings == [Standing.BLANK, Standing.FOLLOWER, Standing.CANDIDATE, Standing.LEADER]
 
 
 def test_an_id_is_unknown_until_it_is_durable() -> None:

@@ -13,9 +13,17 @@ from distinv.storage.api import BirthRecord
 from distinv.wire.messages import Beacon, BirthAnswer
 
 BLANK = BirthRecord(None, ())
+LIMITS = Limits()
 
 
-def birth(node: int, *, expect: int = 3, record: BirthRecord = BLANK, seed: int = 0) -> Birth:
+def birth(
+    node: int,
+    *,
+    expect: int = 3,
+    record: BirthRecord = BLANK,
+    limits: Limits = LIMITS,
+    seed: float = 0,
+) -> Birth:
     return Birth(
         NodeId(node),
         f"s{node}",
@@ -23,7 +31,7 @@ def birth(node: int, *, expect: int = 3, record: BirthRecord = BLANK, seed: int 
         expect,
         record,
         timing=Timing(),
-        limits=Limits(),
+        limits=limits,
         random=Random(f"{node} {seed}"),
         now=0,
     )
@@ -130,6 +138,63 @@ def test_an_acceptance_is_dropped_only_when_it_cannot_win_any_more() -> None:
     assert answers(machine.on_offer(NodeId(2), proposal(10, 1, 2, 3), 0)) == [
         BirthAnswer(10, False, None)
     ]
+
+
+RIVALS = {
+    "one like it": (proposal(20, 1, 2, 3), True),
+    "of another name": (VoterSet("other", 20, proposal(20, 1, 2, 3).voters), False),
+    "without this server": (proposal(20, 2, 3, 4), False),
+    "refused before": (proposal(5, 1, 2, 3), False),
+    "that nobody would propose": (proposal(20, 3, 2, 1), False),
+    "of another size than expected": (proposal(20, 1), False),
+}
+
+
+def betrayed(machine: Birth, rival: VoterSet | None) -> None:
+    """It accepts proposal 10, and both others say that they refuse it for ever."""
+    machine.on_offer(NodeId(2), proposal(10, 1, 2, 3), 0)
+    machine.on_answer(NodeId(2), BirthAnswer(10, False, None), 0)
+    machine.on_answer(NodeId(3), BirthAnswer(10, False, rival), 0)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_proposal_that_the_others_preferred_is_accepted_if_it_may_be(name: str) -> None:
+    rival, usable = RIVALS[name]
+    machine = birth(1, record=BirthRecord(None, (5,)))
+    betrayed(machine, rival)
+    assert machine.accepted == (rival if usable else None)
+    assert machine.record().refused == (5, 10)
+
+
+def test_who_joins_an_existing_cluster_refuses_every_proposal() -> None:
+    machine = birth(1)
+    machine.on_beacon(NodeId(9), beacon(9, cluster_id=77), 0)
+    actions = machine.on_offer(NodeId(2), proposal(10, 1, 2, 3), 0)
+    assert answers(actions) == [BirthAnswer(10, False, None)]
+    assert machine.record() == BirthRecord(None, (10,))
+
+
+def test_only_so_many_proposals_are_refused_and_further_ones_ignored() -> None:
+    machine = birth(1, limits=Limits(births_refused=2))
+    machine.on_offer(NodeId(2), proposal(10, 1, 2, 3), 0)
+    for cluster_id in (20, 30, 40):
+        last = machine.on_offer(NodeId(3), proposal(cluster_id, 1, 2, 3), 0)
+    assert last == [], "what is not remembered is not promised"
+    assert machine.record().refused == (20, 30)
+
+
+def test_who_may_refuse_no_more_accepts_nothing_either() -> None:
+    """It could not refuse for ever what it would have to give up."""
+    machine = birth(1, record=BirthRecord(None, (5, 6)), limits=Limits(births_refused=2))
+    assert machine.on_offer(NodeId(2), proposal(10, 1, 2, 3), 0) == []
+    assert machine.accepted is None
+
+
+def test_blank_servers_are_remembered_up_to_a_bound() -> None:
+    machine = birth(1, expect=0, limits=Limits(servers_max=2))
+    for node in (4, 3, 2, 4):
+        machine.on_beacon(NodeId(node), beacon(node, expect=0), 0)
+    assert machine.sees == (3, 4)
 
 
 def test_a_sole_voter_that_crashed_after_accepting_finishes() -> None:

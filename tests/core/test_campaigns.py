@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scene import MS, Scene, log_of
+from scene import MS, Scene, Server, log_of
 
 from distinv.config import Limits
 from distinv.core import events
 from distinv.core.candidate import Candidate, Stage
-from distinv.entry import Ballot, NodeId
+from distinv.entry import NO_BALLOT, ORIGIN, TERM_JUMP_MAX, Ballot, NodeId, Position
 from distinv.wire.messages import (
     BallotRefused,
     Heartbeat,
@@ -22,7 +22,6 @@ from distinv.wire.messages import (
     Promise,
     Pull,
     PullReply,
-    TransferOrder,
 )
 
 THREE = (1, 2, 3)
@@ -75,6 +74,52 @@ def test_answers_to_an_earlier_pre_vote_do_not_count() -> None:
     scene[1].turn(events.Received(B, PreVoteReply(number, True, Ballot(0, A), 0)))
     scene.run(5)
     assert scene.messages(Prepare, 1)
+
+
+def asking_alone(count: int = 5, promised: dict[int, Ballot] | None = None) -> Scene:
+    """Server 1 asks for pre-votes, and what the others say is for the test to say."""
+    scene = Scene(count, promised=promised)
+    scene.isolate(1)
+    scene[1].node.become_candidate("the scene wants it")
+    scene[1].turn()
+    return scene
+
+
+def pre_vote(scene: Scene, source: int, granted: bool) -> None:
+    number = scene.messages(PreVote, 1)[0].number
+    reply = PreVoteReply(number, granted, Ballot(0, A), 0)
+    scene[1].turn(events.Received(NodeId(source), reply))
+    scene.run(1)
+
+
+def test_a_pre_vote_that_comes_twice_counts_once() -> None:
+    scene = asking_alone()
+    pre_vote(scene, 2, True)
+    pre_vote(scene, 2, True)
+    assert scene.messages(Prepare, 1) == []
+    role = scene[1].node.role
+    assert isinstance(role, Candidate)
+    assert role._granted == [A, B], "nor does it fill a list"
+    pre_vote(scene, 3, True)
+    assert scene.messages(Prepare, 1)
+
+
+def test_who_said_no_and_then_yes_does_not_count_among_those_against() -> None:
+    """It lost sight of the leader between two questions."""
+    scene = asking_alone()
+    for source, granted in ((2, False), (2, True), (3, False), (4, False)):
+        pre_vote(scene, source, granted)
+        assert scene[1].campaigns, "three of five may still agree"
+    pre_vote(scene, 5, True)
+    assert scene.messages(Prepare, 1)
+
+
+def test_a_late_refusal_of_the_own_leadership_is_prepared_above() -> None:
+    """It led in ballot 3; somebody promised 9 and said so only now."""
+    scene = asking_alone(3, dict.fromkeys(THREE, Ballot(3, A)))
+    scene[1].turn(events.Received(B, BallotRefused(Ballot(3, A), Ballot(9, C), 0)))
+    pre_vote(scene, 2, True)
+    assert scene.messages(Prepare, 1)[0].ballot == Ballot(10, A)
 
 
 def test_it_prepares_above_everything_it_was_told_of() -> None:
@@ -146,6 +191,36 @@ def test_who_promised_gives_the_other_time() -> None:
     assert scene[2].campaigns
 
 
+def after_four_campaigns(scene: Scene) -> Server:
+    """A server that has promised four times in vain, and gives the last one long."""
+    scene.isolate(3)
+    for term in (1, 2, 3, 4):
+        scene[3].turn(events.Received(A, Prepare(Ballot(term, A), NO_BALLOT)))
+    assert scene.now + 2 * scene.timing.watchdog_us < scene[3].node.quiet_until
+    return scene[3]
+
+
+def test_the_watchdog_leaves_another_campaign_its_time() -> None:
+    scene = Scene()
+    server = after_four_campaigns(scene)
+    quiet_until = server.node.quiet_until
+    far = Ballot(5 + TERM_JUMP_MAX, B)
+    server.turn(events.Received(B, Heartbeat(far, 1, 1, 0)))  # starts the watchdog again
+    scene.run((quiet_until - scene.now) // MS)
+    assert scene.messages(PreVote, 3) == []
+    assert scene.run(4_000, lambda: server.campaigns)
+
+
+def test_who_followed_a_leader_waits_for_no_campaign_of_before() -> None:
+    """It once waited for the rest of the time, up to 3.2 s, that the leader's campaign had."""
+    scene = Scene()
+    server = after_four_campaigns(scene)
+    quiet_until = server.node.quiet_until
+    server.turn(events.Received(A, Heartbeat(Ballot(4, A), 1, 1, 0)))
+    assert scene.run(3_000, lambda: server.campaigns)
+    assert scene.now < quiet_until
+
+
 def test_a_refused_candidate_gives_up_at_once() -> None:
     scene = Scene()
     scene.isolate(1)
@@ -156,6 +231,41 @@ def test_a_refused_candidate_gives_up_at_once() -> None:
     assert scene[1].campaigns, "one of three is not enough"
     scene[1].turn(events.Received(C, PrepareRefused(ballot, Ballot(9, C), 0)))
     assert not scene[1].campaigns
+
+
+def test_refusals_of_another_ballot_end_no_candidacy() -> None:
+    scene = Scene()
+    scene.isolate(1)
+    campaign(scene, 1, Ballot(1, B))
+    scene.run(5)
+    for source in (B, C):
+        scene[1].turn(events.Received(source, PrepareRefused(Ballot(0, A), Ballot(9, C), 0)))
+    assert scene[1].campaigns
+
+
+def test_promises_of_others_make_no_leader_before_the_own_is_durable() -> None:
+    scene = Scene()
+    scene.isolate(1)
+    scene[1].stalled = True
+    campaign(scene, 1, Ballot(1, B))
+    for source in (B, C):
+        scene[1].turn(events.Received(source, Promise(Ballot(1, A), ORIGIN, 0, 0, ())))
+    assert not scene[1].leads
+    scene[1].stalled = False
+    scene[1].sync()
+    assert scene[1].leads
+
+
+def test_clocks_of_voters_only_are_remembered() -> None:
+    """Whoever has the key may answer, under ever new ids."""
+    scene = Scene()
+    scene.isolate(1)
+    campaign(scene, 1, Ballot(1, B))
+    scene.run(5)
+    for source in (NodeId(77), B):
+        promise = Promise(Ballot(1, A), ORIGIN, 0, scene[1].node.clock_us, ())
+        scene[1].turn(events.Received(source, promise))
+    assert list(scene[1].node.clocks._offsets) == [A, B]
 
 
 def test_a_candidate_follows_whoever_leads_above_it() -> None:
@@ -199,8 +309,9 @@ def test_its_own_conflicting_tail_goes() -> None:
     assert scene[1].durable[: len(AHEAD)] == AHEAD
 
 
-def test_who_else_promised_the_same_place_helps_out() -> None:
-    """Positions are promised, bodies pulled: from anybody who holds that very place."""
+def pulling_from_one_of_two() -> tuple[Scene, int, int, PullReply]:
+    """Server 1 pulls from one server, another one could help; and how either may say that it
+    holds the log no more."""
     five = (1, 2, 3, 4, 5)
     behind, ahead = log_of(five, (1, 1)), log_of(five, *[(2, 2)] * 30)
     logs = {1: behind, 2: ahead, 3: ahead, 4: behind, 5: behind}
@@ -210,14 +321,25 @@ def test_who_else_promised_the_same_place_helps_out() -> None:
     campaign(scene, 1)
     assert scene.run(100, lambda: stage_of(scene) is Stage.SYNCHRONISE)
     source = next(to for _, to, m in scene.sent if isinstance(m, Pull))
-    other = 5 - source
-    ballot = scene[1].node.promised
-    position = log_of(five, (1, 1))[0].position
-    gone = PullReply(ballot, position, (), False, 0)
+    gone = PullReply(scene[1].node.promised, behind[0].position, (), False, 0)
+    return scene, source, 5 - source, gone
+
+
+def test_who_else_promised_the_same_place_helps_out() -> None:
+    """Positions are promised, bodies pulled: from anybody who holds that very place."""
+    scene, source, other, gone = pulling_from_one_of_two()
     scene[1].turn(events.Received(NodeId(source), gone))
     assert [to for _, to, message in scene.sent if isinstance(message, Pull)][-1] == other
     assert scene.run(200, lambda: scene[1].leads)
     assert scene[1].node.log.ballot_at(31) == Ballot(2, B)
+
+
+def test_who_says_twice_that_it_holds_nothing_takes_nobody_else_along() -> None:
+    scene, source, _, gone = pulling_from_one_of_two()
+    for _ in range(2):
+        scene[1].turn(events.Received(NodeId(source), gone))
+        assert stage_of(scene) is Stage.SYNCHRONISE
+    assert scene.run(200, lambda: scene[1].leads)
 
 
 def stage_of(scene: Scene) -> Any:
@@ -282,6 +404,35 @@ def test_what_does_not_follow_by_hash_is_not_taken() -> None:
     assert scene.run(200, lambda: scene[1].leads)
 
 
+def synchronising() -> tuple[Scene, Ballot, Position]:
+    """Server 1 pulls from server 2, in this ballot, what comes after this position."""
+    scene = Scene(logs={1: BEHIND, 2: AHEAD, 3: BEHIND}, promised=PROMISED)
+    scene.isolate(3)
+    pulls = scene.hold(lambda message: isinstance(message, Pull))
+    campaign(scene, 1)
+    assert scene.run(100, lambda: bool(pulls))
+    return scene, scene[1].node.promised, scene[1].node.log.last
+
+
+def test_answers_to_the_pull_of_an_earlier_candidacy_say_nothing() -> None:
+    scene, ballot, last = synchronising()
+    earlier = Ballot(ballot.term - 1, A)
+    scene[1].turn(events.Received(B, PullReply(earlier, last, (), False, 0)))
+    assert stage_of(scene) is Stage.SYNCHRONISE
+    scene[1].turn(events.Received(B, PullReply(ballot, last, (), False, 0)))
+    assert not scene[1].campaigns
+
+
+def test_a_pulled_log_that_ends_elsewhere_than_promised_makes_no_leader() -> None:
+    """Its source truncated, meanwhile, what it had promised, and has an older entry there."""
+    scene, ballot, last = synchronising()
+    other = log_of(THREE, (1, 1), *[(1, 3)] * 30)
+    scene[1].turn(events.Received(B, PullReply(ballot, last, tuple(other[2:]), True, 0)))
+    assert scene[1].node.log.last == other[-1].position
+    assert not scene[1].leads
+    assert not scene[1].campaigns
+
+
 def test_a_large_gap_is_left_to_who_is_ahead_once() -> None:
     limits = Limits(forfeit_entries=10)
     scene = Scene(logs={1: BEHIND, 2: AHEAD, 3: BEHIND}, promised=PROMISED, limits=limits)
@@ -302,93 +453,3 @@ def test_a_second_time_it_pulls_whatever_the_size() -> None:
     assert not scene[1].campaigns
     campaign(scene, 1)
     assert scene.run(200, lambda: scene[1].serves)
-
-
-# --- hand-over --------------------------------------------------------------------------------
-
-
-def test_a_hand_over_is_quick_and_loses_nothing() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    asked = len(scene.messages(PreVote))
-    leader.submit(1)
-    leader.turn(events.Transfer(C))
-    leader.submit(2)
-    assert scene.run(50, lambda: scene[3].serves)
-    scene.settle()
-    assert len(scene.messages(PreVote)) == asked, "the order stands in for it"
-    undone = [each.number for each in leader.not_appended]  # type: ignore[union-attr]
-    assert sorted(scene.numbers() + undone) == [1, 2]
-
-
-def test_without_a_target_the_one_that_has_most_is_chosen() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
-    scene[2].stalled = True
-    leader.submit(1)
-    scene.run(50)
-    leader.turn(events.Transfer(None))
-    assert scene.run(50, lambda: scene[3].serves)
-
-
-def test_a_hand_over_to_the_dead_is_called_off() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
-    scene[3].crash()
-    leader.turn(events.Transfer(C))
-    scene.run(400)
-    assert leader.node.role.handing_over  # type: ignore[union-attr]
-    scene.run(200)
-    assert leader.serves
-    assert not leader.node.role.handing_over  # type: ignore[union-attr]
-    leader.submit(1)
-    assert scene.run(50, lambda: scene.numbers() == [1])
-
-
-def test_nobody_is_ordered_before_it_has_everything() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
-    scene[3].stalled = True
-    leader.submit(1)
-    leader.turn(events.Transfer(C))
-    scene.run(300)
-    assert scene.messages(TransferOrder) == []
-    scene[3].stalled = False
-    scene[3].sync()
-    assert scene.run(50, lambda: scene[3].serves)
-
-
-def test_only_its_own_leader_may_order_a_follower() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
-    scene[3].turn(events.Received(B, TransferOrder(leader.node.leader_ballot)))
-    scene[3].turn(events.Received(A, TransferOrder(Ballot(0, A))))
-    assert not scene[3].campaigns
-    scene[3].turn(events.Received(A, TransferOrder(leader.node.leader_ballot)))
-    assert scene[3].campaigns
-
-
-def test_an_order_of_an_older_leadership_does_not_break_stickiness() -> None:
-    scene = Scene()
-    first = scene.elect(1).node.leader_ballot
-    scene.settle()
-    scene.elect(2)
-    scene.settle()
-    promised = scene[3].node.promised
-    scene[3].turn(events.Received(A, Prepare(Ballot(promised.term + 1, A), first)))
-    assert scene[3].node.promised == promised
-    assert scene.messages(PrepareRefused, 3)
-
-
-def test_a_leader_whose_clock_is_outvoted_hands_over() -> None:
-    scene = Scene()
-    scene[1].skew_us = 60_000 * MS
-    leader = scene.elect(1)
-    scene.run(200)
-    leader.submit(1)
-    assert scene.run(500, lambda: scene.leader is not None and scene.leader is not leader)
-    assert any("clock differs" in line for line in leader.tells)

@@ -13,7 +13,7 @@ from distinv.core.elector import Elector
 from distinv.core.events import Send, Tell
 from distinv.election.api import ElectionAction, ElectionContext, Nominate, SendElection
 from distinv.entry import Ballot, NodeId
-from distinv.testing.hostile import HOSTILE, Silent
+from distinv.testing.simulator.hostile import HOSTILE, Silent
 from distinv.wire.messages import ElectionMessage, NominateHint
 
 ME, B, C, STRANGER = NodeId(1), NodeId(2), NodeId(3), NodeId(99)
@@ -208,6 +208,23 @@ def test_who_campaigns_nominates_nobody_else() -> None:
     server.node.elector.on_message(C, ElectionMessage("scene", b""), scene.now)
     server.turn()
     assert scene.messages(NominateHint) == []
+
+
+def test_the_election_of_a_learner_is_asked_nothing() -> None:
+    """Who does not vote calls for no election, whenever its plugin wakes it."""
+    scripts: dict[NodeId, Script] = {}
+
+    def scripted(context: ElectionContext) -> Script:
+        return scripts.setdefault(context.self_id, Script(nothing, lambda: 0))
+
+    scene = Scene(3, learners=1, election=scripted)
+    scene.settle()
+    for voter in (ME, B, C):
+        scene[voter].crash()
+    scene.run(10_000)
+    asked = scripts[NodeId(4)].asked
+    assert asked.count("deadline") > 1_000
+    assert "suspect" not in asked
 
 
 def test_the_context_of_a_hostile_plugin_is_enough_for_it() -> None:

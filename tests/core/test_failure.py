@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from scene import MS
+from scene import MS, Scene
 
 from distinv.config import Timing
+from distinv.core import events
 from distinv.core.failure import FailureDetector, LocalHealth
+from distinv.entry import NodeId
 
 TIMING = Timing()
 FLOOR, CEILING = TIMING.suspect_floor_us, TIMING.suspect_ceiling_us
@@ -63,6 +65,17 @@ def test_a_refused_connection_counts_until_the_next_heartbeat() -> None:
     assert not each.hears(10 * MS)
     each.heard(11 * MS)
     assert each.hears(12 * MS)
+
+
+def test_only_the_leaders_own_end_is_the_leaders_end() -> None:
+    scene = Scene()
+    scene.elect(1)
+    scene.settle()
+    follower = scene[3]
+    follower.turn(events.PeerRefused(NodeId(2)))
+    assert follower.node.hears_leader()
+    follower.turn(events.PeerRefused(NodeId(1)))
+    assert not follower.node.hears_leader()
 
 
 def test_own_lateness_widens_the_patience_and_wears_off() -> None:

@@ -5,11 +5,16 @@ The witness of every scene checks them all the time; here each is driven into it
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from scene import CLUSTER_ID, MS, Scene, command, log_of
 
+from distinv.config import Limits, Timing
 from distinv.core import events
 from distinv.core.events import InvariantBroken
+from distinv.core.node import Node
+from distinv.election.api import ElectionContext
 from distinv.entry import (
     NO_BALLOT,
     ORIGIN,
@@ -21,6 +26,8 @@ from distinv.entry import (
     make_entry,
 )
 from distinv.storage.api import EntryRecord, PromiseRecord
+from distinv.storage.memory import MemoryStorage
+from distinv.testing.simulator.hostile import Silent
 from distinv.wire.messages import (
     Append,
     AppendAck,
@@ -105,6 +112,14 @@ def test_1_nobody_leads_in_the_ballot_of_another() -> None:
     assert scene[1].node.log.last_index == 1
 
 
+@pytest.mark.parametrize("ballot", [Ballot(5, A), Ballot(1, B)])
+def test_1_nobody_leads_in_a_ballot_it_has_not_promised_itself(ballot: Ballot) -> None:
+    scene = Scene()
+    scene[1].turn(events.Received(B, prepare(1, 2)))
+    with pytest.raises(InvariantBroken, match="cannot lead"):
+        scene[1].node.become_leader(ballot)
+
+
 def test_1_no_prepare_is_answered_in_a_ballot_that_has_appended() -> None:
     scene = Scene()
     leader = scene.elect(1)
@@ -119,13 +134,23 @@ def test_1_no_prepare_is_answered_in_a_ballot_that_has_appended() -> None:
     assert len(scene.messages(Promise, 2)) == before
 
 
-def test_1_a_term_out_of_the_blue_is_not_followed() -> None:
+def test_1_a_term_out_of_the_blue_is_not_followed_but_approached() -> None:
     scene = Scene()
-    scene[1].turn(events.Received(B, prepare(TERM_JUMP_MAX + 1, 2)))
-    scene[1].turn(events.Received(B, Heartbeat(Ballot(TERM_JUMP_MAX + 1, B), 0, 0, 0)))
-    assert scene[1].node.promised == NO_BALLOT
-    scene[1].turn(events.Received(B, prepare(TERM_JUMP_MAX, 2)))
-    assert scene[1].node.promised == Ballot(TERM_JUMP_MAX, B)
+    far = Ballot(3 * TERM_JUMP_MAX, B)
+    for step in (1, 2):
+        scene[1].turn(events.Received(B, Heartbeat(far, 0, 0, 0)))
+        assert scene[1].node.promised == Ballot(step * TERM_JUMP_MAX, 0), "promised to nobody"
+        assert scene[1].node.leader is None
+    scene[1].turn(events.Received(B, Heartbeat(far, 0, 0, 0)))
+    assert scene[1].node.promised == far
+    assert scene[1].node.leader == B
+
+
+def test_1_a_term_out_of_the_blue_does_not_move_who_hears_a_leader() -> None:
+    scene = Scene()
+    scene[1].turn(events.Received(B, Heartbeat(Ballot(1, B), 0, 0, 0)))
+    scene[1].turn(events.Received(C, prepare(TERM_JUMP_MAX + 2, 3)))
+    assert scene[1].node.promised == Ballot(1, B)
 
 
 # --- 2: promises ------------------------------------------------------------------------------
@@ -151,6 +176,14 @@ def test_2_repeated_answers_are_identical() -> None:
     answers = scene.messages(Promise, 2)
     assert len(answers) == 3
     assert len(set(map(repr, answers))) == 1, "the clock included"
+
+
+@pytest.mark.parametrize("ballot", [Ballot(4, A), Ballot(5, C)])
+def test_2_a_promise_never_goes_back(ballot: Ballot) -> None:
+    scene = Scene()
+    scene[2].turn(events.Received(C, prepare(5, 3)))
+    with pytest.raises(InvariantBroken, match="is not above"):
+        scene[2].node.raise_promise(ballot)
 
 
 def test_2_a_promise_survives_a_crash() -> None:
@@ -397,6 +430,26 @@ def test_7_nor_does_a_leader_apply_what_only_the_others_have() -> None:
     assert leader.applied == 3
 
 
+def test_7_a_store_that_is_ahead_of_its_journal_is_not_served_from() -> None:
+    """Somebody brought back an older journal: what was applied can be proved no more."""
+    timing = Timing()
+    with pytest.raises(InvariantBroken, match="store is at 5, the journal ends at 0"):
+        Node(
+            self_id=A,
+            server_name="s1",
+            cluster_name="shop",
+            expect=3,
+            recovered=MemoryStorage().recover(),
+            applied=5,
+            election_label="scene",
+            election=Silent(ElectionContext(A, Random(1), timing)),
+            timing=timing,
+            limits=Limits(),
+            random=Random(1),
+            now=0,
+        )
+
+
 # --- 8: truncation ----------------------------------------------------------------------------
 
 
@@ -438,6 +491,18 @@ def test_8_entries_that_do_not_follow_by_hash_are_dropped() -> None:
     server.turn(events.Received(A, Append(ballot, last, (forged,), 3, 0)))
     assert server.node.log.last == last
     assert any("do not follow by hash" in line for line in server.tells)
+
+
+def test_8_a_voter_set_that_cannot_be_read_is_not_taken_into_the_log() -> None:
+    """It would count from the moment it is appended."""
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    server, ballot = scene[2], leader.node.leader_ballot
+    last = server.node.log.last
+    entry = make_entry(last, ballot, 0, EntryKind.VOTERS, b"no voter set")
+    server.turn(events.Received(A, Append(ballot, last, (entry,), 3, 0)))
+    assert server.node.log.last == last
 
 
 # --- 9 and 10: one history --------------------------------------------------------------------

@@ -1,9 +1,7 @@
 """The known traps of such protocols, one scene each; names say the trap.
 
-Those that are an invariant's other face are in test_invariants.py (a stale tail acknowledged,
-an epoch without its log, a matching entry truncated, an old ballot led again), those about reads
-in test_reads.py, about birth in test_birth.py, about the stale log of a nominee in
-test_campaigns.py, about laggards in test_replication.py.
+Those about who votes are in test_pitfalls_voters.py. tests/test_traps.py names a test for every
+trap, wherever it is.
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from distinv.election.api import ElectionFactory
 from distinv.election.bully import Bully
 from distinv.election.ring import Ring
 from distinv.entry import Ballot, NodeId
-from distinv.testing.hostile import AlwaysMe, Silent
-from distinv.wire.messages import BallotRefused, Heartbeat, Prepare, Promise
+from distinv.testing.simulator.hostile import AlwaysMe, Silent
+from distinv.wire.messages import AppendAck, BallotRefused, Heartbeat, Prepare, Promise
 
 A, B, C = NodeId(1), NodeId(2), NodeId(3)
 ELECTIONS: dict[str, ElectionFactory] = {"bully": Bully, "ring": Ring, "none": Silent}
@@ -307,6 +305,33 @@ def test_a_sole_voter_with_a_dead_disk_serves_again_when_it_lives() -> None:
     assert scene.numbers() == [1]
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_the_epoch_is_recorded_before_the_log_is_durable(kept: int) -> None:
+    """A server that follows a later ballot for the first time by an Append: after a power cut its
+    disk has the promise and the entries, or neither, and it acknowledged neither before."""
+    scene = Scene()
+    scene.elect(1)
+    scene.settle()
+    scene.isolate(3)
+    scene.elect(2)
+    scene[3].stalled = True
+    scene[3].turn()
+    before = len(scene[3].durable)
+    acknowledged = len(scene.messages(AppendAck, 3, 2))
+    scene.lose = lambda source, to, message: isinstance(message, Heartbeat)
+    scene.cuts.clear()
+    assert scene.run(100, lambda: scene[3].node.leader == 2)
+    scene.run(5)
+    assert len(scene.messages(AppendAck, 3, 2)) == acknowledged
+    scene[3].crash(kept)
+    promised, entries = scene[3].durable_promise, scene[3].durable
+    assert (promised.node, len(entries) > before) == ((2, True) if kept else (1, False))
+    scene.lose = lambda *_: False
+    scene[3].stalled = False
+    scene[3].start()
+    scene.settle()
+
+
 # --- time -------------------------------------------------------------------------------------
 
 
@@ -409,22 +434,6 @@ def test_time_in_the_log_never_goes_back() -> None:
         scene.run(50)
     times = [entry.time_us for entry in scene.committed]
     assert times == sorted(times)
-
-
-# --- who joins --------------------------------------------------------------------------------
-
-
-def test_a_joining_server_stops_the_cluster() -> None:
-    """It is a learner first: its slow disk and its silence count for nothing."""
-    scene = Scene(1, learners=3)
-    leader = scene.settle()
-    for number, server in enumerate(scene.servers.values()):
-        if server is not leader:
-            server.stalled = True
-            leader.submit(number)
-            assert scene.run(20, lambda last=number: last in scene.numbers())
-    scene.run(5_000)
-    assert scene.leader is leader
 
 
 @pytest.mark.parametrize("name", ELECTIONS)

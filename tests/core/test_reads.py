@@ -6,7 +6,7 @@ from scene import MS, Scene
 
 from distinv.core import events
 from distinv.core.reads import ReadQuestions, ReadRounds
-from distinv.entry import NodeId
+from distinv.entry import Ballot, NodeId
 from distinv.wire.messages import Heartbeat, HeartbeatAck, ReadIndex, ReadIndexReply
 
 ME, B, C = NodeId(1), NodeId(2), NodeId(3)
@@ -114,6 +114,16 @@ def test_a_number_is_never_used_again() -> None:
     assert questions.next_question(GAP, GAP) == 2
     assert questions.answered(1) == (), "an answer to a question of before"
     assert questions.waiting
+
+
+def test_questions_that_nobody_answers_are_forgotten_the_oldest_first() -> None:
+    questions = ReadQuestions()
+    questions.add(1)
+    for number in range(1, 18):
+        assert questions.next_question(number * 10_000 * MS, GAP) == number
+    assert len(questions._asked) == 16
+    assert questions.answered(1) == ()
+    assert questions.answered(2) == (1,)
 
 
 def test_slow_answers_are_waited_for() -> None:
@@ -255,9 +265,42 @@ def test_a_leader_that_does_not_serve_says_so() -> None:
 
 def test_who_hears_no_leader_fails_reads_at_once() -> None:
     scene = Scene()
+    scene.isolate(1)
     scene[1].read(1)
     assert scene[1].failed == [1]
+    scene[1].node.become_candidate("the scene wants it")
+    scene[1].read(2)
+    assert scene[1].failed == [1, 2]
     assert scene.messages(ReadIndex) == []
+
+
+def test_an_answer_of_another_leadership_serves_nothing() -> None:
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene.cut((1, 2))
+    follower, ballot = scene[2], leader.node.leader_ballot
+    follower.read(1)
+    (question,) = scene.messages(ReadIndex, 2)
+    earlier = Ballot(ballot.term - 1, ME)
+    follower.turn(events.Received(ME, ReadIndexReply(question.number, earlier, 2)))
+    assert follower.ready == {}
+    follower.turn(events.Received(ME, ReadIndexReply(question.number, ballot, 2)))
+    assert follower.ready == {1: 2}
+
+
+def test_a_refusal_that_comes_twice_fails_each_read_once() -> None:
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene.cut((1, 2))
+    follower = scene[2]
+    follower.read(1)
+    (question,) = scene.messages(ReadIndex, 2)
+    refusal = events.Received(ME, ReadIndexReply(question.number, leader.node.leader_ballot, -1))
+    first, second = (follower.node.step(refusal, scene.now) for _ in range(2))
+    assert first == [events.ReadFailed((1,), "no_leader")]
+    assert second == []
 
 
 def test_reads_while_idle_cost_one_round_each_and_then_nothing() -> None:

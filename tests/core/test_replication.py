@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from scene import MS, Scene, Server, log_of
+from scene import MS, Scene, Server, command, log_of
 
 from distinv.config import Limits
 from distinv.core import events
 from distinv.core.leader import Leader, Mode, Progress
-from distinv.entry import Ballot, Entry, NodeId
-from distinv.wire.messages import Append, AppendAck, AppendMismatch, HeartbeatAck, Join
+from distinv.entry import ORIGIN, Ballot, Entry, EntryKind, NodeId
+from distinv.wire.messages import (
+    Append,
+    AppendAck,
+    AppendMismatch,
+    HeartbeatAck,
+    Join,
+    Pull,
+    PullReply,
+    decode_batch,
+)
 
 THREE = (1, 2, 3)
 A, B, C = NodeId(1), NodeId(2), NodeId(3)
@@ -160,6 +169,68 @@ def test_late_mismatches_do_not_send_the_same_again() -> None:
     assert len(scene.messages(Append, to=3)) == 3, "what was missing did not fit either"
 
 
+def test_a_follower_with_a_committed_history_of_its_own_is_not_asked_without_end() -> None:
+    """It holds that very place to be committed, and another entry in it: no answer helps."""
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene.isolate(1)
+    leader.submit(1)
+    sent = len(scene.messages(Append))
+    for _ in range(100):
+        leader.turn(events.Received(C, AppendMismatch(leader.node.leader_ballot, 3, 3)))
+    assert len(scene.messages(Append)) == sent
+    assert progress(leader, 3).mode is Mode.PROBE
+
+
+def test_a_late_mismatch_does_not_disturb_a_catch_up() -> None:
+    """One chunk is under way; what answers an Append of before says nothing of it."""
+    mine = log_of(THREE, *[(1, 1)] * 100)
+    scene = Scene(
+        logs={1: mine, 2: mine, 3: log_of(THREE)},
+        promised=dict.fromkeys(THREE, ONE),
+        limits=Limits(append_window_entries=7),
+    )
+    scene.hold_between(lambda source, to, message: isinstance(message, AppendAck) and source == 3)
+    leader = scene.elect(1)
+    assert progress(leader, 3).mode is Mode.CATCH_UP
+    sent, at = len(scene.messages(Append, to=3)), progress(leader, 3).sent
+    leader.turn(events.Received(C, AppendMismatch(leader.node.leader_ballot, at + 50, 0)))
+    assert progress(leader, 3).sent == at
+    assert len(scene.messages(Append, to=3)) == sent
+
+
+def test_commands_given_to_a_follower_come_back() -> None:
+    scene = Scene()
+    scene.elect(1)
+    scene.settle()
+    scene[2].submit(1, 2)
+    assert scene[2].not_appended == [command(1), command(2)]
+    scene.run(1_000)
+    assert scene.numbers() == []
+
+
+def test_mismatches_of_strangers_and_of_another_ballot_are_not_served() -> None:
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene.isolate(1)
+    leader.submit(1)
+    ballot, sent = leader.node.leader_ballot, len(scene.messages(Append))
+    leader.turn(events.Received(NodeId(77), AppendMismatch(ballot, 3, 2)))
+    leader.turn(events.Received(C, AppendMismatch(Ballot(ballot.term - 1, A), 3, 2)))
+    assert len(scene.messages(Append)) == sent
+    leader.turn(events.Received(C, AppendMismatch(ballot, 3, 2)))
+    assert len(scene.messages(Append)) == sent + 1
+
+
+def test_who_does_not_hold_what_is_pulled_says_so() -> None:
+    scene = Scene()
+    scene[2].turn(events.Received(A, Pull(ONE, ORIGIN, 40, ONE)))
+    scene[2].turn(events.Received(A, Pull(ONE, ORIGIN, 1, ONE)))
+    assert scene.messages(PullReply, 2, 1) == [PullReply(ONE, ORIGIN, (), False, 0)] * 2
+
+
 def test_an_idle_cluster_is_not_probed() -> None:
     scene = Scene()
     leader = scene.elect(1)
@@ -233,6 +304,21 @@ def test_the_next_batch_forms_while_the_last_one_syncs() -> None:
     scene.settle()
     assert scene.numbers() == list(range(30))
     assert leader.node.log.last_index <= 5
+
+
+@pytest.mark.parametrize(("batch_bytes", "together"), [(1, 1), (160, 2), (1_000, 10)])
+def test_a_batch_is_bounded_in_bytes_but_holds_one_command(batch_bytes: int, together: int) -> None:
+    scene = Scene(limits=Limits(batch_bytes=batch_bytes))
+    leader = scene.elect(1)
+    leader.submit(*range(10))
+    scene.settle()
+    assert scene.numbers() == list(range(10))
+    batches = [
+        len(decode_batch(entry.payload))
+        for entry in scene.committed
+        if entry.kind == EntryKind.COMMANDS
+    ]
+    assert batches == [together] * (10 // together)
 
 
 def test_a_deposed_leader_gives_back_what_it_did_not_append() -> None:

@@ -16,12 +16,11 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import pytest
 from attrs import frozen
 
 from distinv.election.api import ElectionFactory
-from distinv.testing import simulation
-from distinv.testing.simulation import Outcome
+from distinv.testing.simulator.plan import draw_plan
+from distinv.testing.simulator.simulation import Outcome, simulate
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -66,12 +65,11 @@ def blocks(path: Path) -> list[Block]:
     ]
 
 
-def elect(factory: ElectionFactory, monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+def elect(factory: ElectionFactory) -> list[Outcome]:
     """How an election does in the first three simulated clusters of three servers or more."""
-    for name in ("bully", "ring"):
-        monkeypatch.setitem(simulation.ELECTIONS, name, factory)
-    runs = (simulation.Simulation(seed, trace=True, hostile=False) for seed in count())
-    return [run.run() for run in islice((run for run in runs if len(run.servers) >= 3), 3)]
+    plans = ((seed, draw_plan(seed)) for seed in count())
+    fitting = islice((each for each in plans if each[1].servers >= 3), 3)
+    return [simulate(seed, plan=plan, trace=True, election=factory) for seed, plan in fitting]
 
 
 def documented_blocks(mark: str) -> list[Block]:

@@ -112,8 +112,8 @@ def test_the_election_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert election.on_suspect(None, 0) == [Nominate(NodeId(3))]
 
 
-def test_the_election_elects(monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes = elect(blocks(README)[1].execute()["HighestId"], monkeypatch)
+def test_the_election_elects() -> None:
+    outcomes = elect(blocks(README)[1].execute()["HighestId"])
     assert [outcome.failure for outcome in outcomes] == ["", "", ""]
     assert any("nominates this server" in line for each in outcomes for line in each.lines)
 

@@ -35,11 +35,11 @@ def test_it_defines_what_it_shows(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", documented_blocks("election"), ids=str)
-def test_the_election_elects(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_election_elects(block: Block) -> None:
     """In the simulator, under whatever goes wrong there; and it is not the watchdog's doing."""
     _, label = block.mark.split()
     plugin = ModuleType(label)
     vars(plugin).update(block.execute())
-    outcomes = elect(Plugins([plugin], installed=False).election(label), monkeypatch)
+    outcomes = elect(Plugins([plugin], installed=False).election(label))
     assert [outcome.failure for outcome in outcomes] == ["", "", ""]
     assert any("nominates this server" in line for each in outcomes for line in each.lines)

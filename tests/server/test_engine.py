@@ -27,7 +27,7 @@ from distinv.multicast.fanout import fanout
 from distinv.server.engine import Engine, Settings
 from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
 from distinv.storage.memory import MemoryStorage
-from distinv.testing.hostile import Silent
+from distinv.testing.simulator.hostile import Silent
 from distinv.wire.endpoint import Endpoint
 from distinv.wire.messages import Pull
 from distinv.wire.seal import PlainSeal

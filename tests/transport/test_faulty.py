@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import anyio
 import pytest
@@ -10,9 +12,10 @@ from attrs import evolve
 
 from distinv.config import FaultSettings, Network
 from distinv.errors import ConfigError
+from distinv.testing.steering import FaultControl
 from distinv.transport.api import Datagram, Transport, TransportContext
-from distinv.transport.faulty import Cuts, FaultyTransport, faulty
-from distinv.transport.memory import MemoryNetwork
+from distinv.transport.faulty import EVERYBODY, Cuts, FaultyTransport, faulty, parse_steering
+from distinv.transport.memory import MemoryNetwork, MemoryTransport
 from distinv.transport.udp import open_udp
 
 pytestmark = pytest.mark.anyio
@@ -178,3 +181,171 @@ async def test_what_is_no_probability_is_refused(settings: FaultSettings) -> Non
     context = TransportContext(Network(port=0, faults=settings), server=True)
     with pytest.raises(ConfigError):
         await faulty(open_udp)(context)
+
+
+# --- one way, and everybody --------------------------------------------------------------------
+
+
+async def test_a_cut_may_be_in_one_direction_only() -> None:
+    cuts = Cuts()
+    sender, receiver = await Rig(FaultSettings(), cuts).open()
+    cuts.cut_to(receiver.address)
+    sender.send([(receiver.address, b"lost")])
+    assert await arrived(receiver) == []
+    receiver.send([(sender.address, b"heard")])
+    assert await sender.receive() == [(b"heard", receiver.address)]
+    assert not await sender.probe(receiver.address)
+    cuts.heal()
+    cuts.cut_from(receiver.address)
+    sender.send([(receiver.address, b"there")])
+    assert await arrived(receiver) == [b"there"]
+    receiver.send([(sender.address, b"lost")])
+    other = await sender_beside(sender)
+    other.send([(sender.address, b"from another")])
+    assert [data for data, _ in await sender.receive()] == [b"from another"]
+    assert sender.stats.cut == 2
+
+
+async def sender_beside(transport: FaultyTransport) -> Transport:
+    """One more transport on the same network."""
+    inner = transport._inner
+    assert isinstance(inner, MemoryTransport)
+    return await inner._network.open_transport(TransportContext(Network(), server=False))
+
+
+async def test_everybody_can_be_cut_at_once_announcements_included() -> None:
+    cuts = Cuts()
+    sender, receiver = await Rig(FaultSettings(), cuts).open()
+    cuts.cut(EVERYBODY)
+    sender.send([(receiver.address, b"x"), (("255.255.255.255", 4746), b"beacon")])
+    assert await arrived(receiver) == []
+    assert sender.stats.cut == 2
+
+
+# --- steered from outside ----------------------------------------------------------------------
+
+
+class Steered:
+    """A sender that watches a file, whose every look is due."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("distinv.transport.faulty._LOOK_S", 0.0)
+        self.path = path
+        self.network = MemoryNetwork()
+
+    async def open(self, usual: FaultSettings | None = None) -> tuple[FaultyTransport, Transport]:
+        context = TransportContext(Network(), server=True)
+        factory = faulty(self.network.open_transport, usual, steering=self.path)
+        return await factory(context), await self.network.open_transport(context)
+
+    def write(self, text: str) -> None:
+        """Replace the file, as whoever steers has to."""
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.path)
+
+
+@pytest.fixture
+def steered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steered:
+    return Steered(tmp_path / "faults", monkeypatch)
+
+
+async def test_the_file_steers_while_it_runs(steered: Steered) -> None:
+    sender, receiver = await steered.open()
+    sender.send([(receiver.address, b"one")])
+    steered.write('{"loss": 1.0}')
+    sender.send([(receiver.address, b"two")])
+    host, port = receiver.address
+    steered.write(f'{{"cut_to": ["{host}:{port}"]}}')
+    sender.send([(receiver.address, b"three")])
+    steered.write('{"duplicate": 1}')
+    sender.send([(receiver.address, b"four")])
+    steered.write("{}")
+    sender.send([(receiver.address, b"five")])
+    steered.path.unlink()
+    sender.send([(receiver.address, b"six")])
+    assert await arrived(receiver) == [b"one", b"four", b"four", b"five", b"six"]
+    assert (sender.stats.lost, sender.stats.cut) == (1, 1)
+
+
+async def test_what_the_file_does_not_name_is_as_at_the_start(steered: Steered) -> None:
+    steered.write('{"duplicate": 1}')
+    sender, receiver = await steered.open(FaultSettings(loss=1.0))
+    sender.send([(receiver.address, b"lost")])
+    steered.write('{"loss": 0}')
+    sender.send([(receiver.address, b"one")])
+    assert await arrived(receiver) == [b"one"]
+
+
+async def test_a_wrong_file_changes_nothing_and_is_told(
+    steered: Steered, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender, receiver = await steered.open()
+    steered.write('{"loss": 1}')
+    sender.send([(receiver.address, b"lost")])
+    steered.write('{"los": 0}')
+    sender.send([(receiver.address, b"lost")])
+    assert await arrived(receiver) == []
+    assert caplog.messages == [
+        f"the faults stay as they were: {steered.path}: there is no fault 'los'; choose from "
+        "loss, duplicate, delay, delay_max_us, cut, cut_to, cut_from"
+    ]
+
+
+async def test_a_wrong_file_at_the_start_is_an_error(steered: Steered) -> None:
+    steered.write('{"loss": 2}')
+    with pytest.raises(ConfigError, match="loss is a probability"):
+        await steered.open()
+
+
+async def test_the_environment_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "faults"
+    path.write_text('{"loss": 1}')
+    monkeypatch.setenv("DISTINV_FAULTS", str(path))
+    sender, receiver = await Rig(FaultSettings()).open()
+    sender.send([(receiver.address, b"lost")])
+    assert await arrived(receiver) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "faults are one JSON object, and this is none"),
+        ("[]", "faults are one JSON object, such as"),
+        ('{"loss": "much"}', "loss is a probability, from 0 to 1, and 'much' is none"),
+        ('{"loss": true}', "loss is a probability, from 0 to 1, and True is none"),
+        ('{"delay_max_us": 0.5}', "delay_max_us is 0.5, and must be a whole number"),
+        ('{"cut": "10.0.0.5:4747"}', "cut is a list of addresses"),
+        ('{"cut_from": ["10.0.0.5"]}', "cut_from: '10.0.0.5' is no address"),
+        ('{"cut_to": ["10.0.0.5:70000"]}', "cut_to: '10.0.0.5:70000' is no address"),
+        ('{"cut_to": [4747]}', "cut_to: 4747 is no address"),
+    ],
+)
+async def test_what_cannot_be_meant_is_said_in_words(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        parse_steering(text, FaultSettings())
+
+
+async def test_a_control_writes_what_the_transport_reads(steered: Steered) -> None:
+    control = FaultControl(steered.path)
+    sender, receiver = await steered.open()
+    control.set(loss=1.0)
+    sender.send([(receiver.address, b"lost")])
+    control.set(loss=0.0, duplicate=1.0)
+    control.cut_to(receiver.address)
+    sender.send([(receiver.address, b"cut")])
+    control.heal()
+    sender.send([(receiver.address, b"twice")])
+    control.isolate()
+    sender.send([(receiver.address, b"cut")])
+    control.reset()
+    sender.send([(receiver.address, b"once")])
+    assert await arrived(receiver) == [b"twice", b"twice", b"once"]
+    with pytest.raises(ConfigError, match="delay is a probability"):
+        control.set(delay=7)
+    with pytest.raises(ConfigError, match="cut_from: 'nowhere:-1' is no address"):
+        control.cut_from(("nowhere", -1))
+    sender.send([(receiver.address, b"still once")])
+    assert await arrived(receiver) == [b"still once"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distinv.entry import NO_HASH, ORIGIN, Ballot, Entry, EntryKind, make_entry
 from distinv.errors import BadDatagram
-from distinv.wire.codec import ITEMS_MAX, TEXT_CHARS_MAX, decode_untrusted, encode
+from distinv.wire.codec import ITEMS_MAX, TEXT_CHARS_MAX, _plan, decode_untrusted, encode
 from distinv.wire.messages import (
     Append,
     Beacon,
@@ -86,6 +86,14 @@ OUT_OF_BOUNDS: dict[str, Message] = {
 def test_bounds(name: str) -> None:
     with pytest.raises(BadDatagram):
         decode_untrusted(encode(OUT_OF_BOUNDS[name]))
+
+
+def test_a_message_with_a_field_that_nothing_bounds_cannot_be_defined() -> None:
+    class Temperature(msgspec.Struct):
+        celsius: float
+
+    with pytest.raises(TypeError, match="messages cannot hold"):
+        _plan(Temperature)
 
 
 def test_a_read_index_may_be_refused() -> None:

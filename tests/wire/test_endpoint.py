@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from attrs import evolve
-from lossy_network import CLEAN, SECOND, Host, Network, both_connected, pair
+from lossy_network import CLEAN, SECOND, Faults, Host, Network, both_connected, pair
 
 from distinv.config import Limits, Timing
 from distinv.errors import ConfigError
@@ -42,6 +42,16 @@ def test_what_is_unordered_goes_first() -> None:
     ((first, second),) = sent_by(a)
     assert first == Unordered(b"heartbeat")
     assert isinstance(second, Data)
+
+
+def test_unordered_messages_that_do_not_fit_one_datagram_take_more() -> None:
+    network = Network(1)
+    a, b = pair(network)
+    bodies = [bytes([number]) * 400 for number in range(5)]
+    for body in bodies:
+        a.endpoint.send_now(b.id, body, network.now)
+    sent = [[Unordered(body) for body in part] for part in (bodies[:2], bodies[2:4], bodies[4:])]
+    assert sent_by(a) == sent
 
 
 def test_an_acknowledgement_rides_on_an_answer() -> None:
@@ -91,12 +101,17 @@ def test_send_to_reaches_whoever_lives_there_and_proves_nothing() -> None:
     assert b.endpoint.deadline() is None, "a stranger leaves no trace"
 
 
-def test_send_to_proves_nothing_of_a_known_peer_either() -> None:
+def test_send_to_counts_once_where_its_sender_is_known() -> None:
     network = Network(1)
     a, b = pair(network)
-    a.send_to(b, b"beacon")
+    network.faults = Faults(duplicate_percent=100)
+    a.send_to(b, b"to everybody")
     network.run(SECOND)
-    assert [(incoming.body, incoming.fresh) for incoming in b.incoming] == [(b"beacon", False)]
+    (incoming,) = b.incoming
+    assert incoming.body == b"to everybody"
+    assert incoming.known
+    assert not incoming.fresh
+    assert b.endpoint.dropped["replay"] > 0
 
 
 def test_send_now_to_a_stranger_is_dropped_but_seeks_it() -> None:

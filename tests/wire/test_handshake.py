@@ -334,6 +334,21 @@ def test_the_two_notice_each_other() -> None:
     assert not a.resets()
 
 
+def test_a_twin_that_goes_is_no_link_lost() -> None:
+    """Nobody sends to itself, so nothing was lost; its user would not know what to do."""
+    network = Network(1)
+    a, twin = network.host(1), network.host(1, port=11)
+    for _ in range(2):
+        a.send_to(twin, b"beacon")
+        twin.send_to(a, b"beacon")
+        network.run(SECOND)
+    assert a.endpoint.connected(twin.id)
+    network.run(Timing().link_idle_us + SECOND)
+    assert not a.endpoint.connected(twin.id)
+    assert not a.resets()
+    assert a.endpoint.stats.resets == 0
+
+
 def test_the_past_of_this_process_is_not_a_twin() -> None:
     network = Network(1)
     network.recorded = []

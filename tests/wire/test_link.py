@@ -11,6 +11,7 @@ from attrs import evolve
 from distinv.config import Limits, Timing
 from distinv.wire.events import Stats
 from distinv.wire.frame import (
+    CHUNK_BYTES,
     DATA_BYTES,
     RANGES_MAX,
     Ack,
@@ -150,6 +151,19 @@ def test_a_silent_sender_announces_and_repeats_the_last() -> None:
     assert sender.deadline() != NAK_US
 
 
+def test_what_does_not_fit_the_rest_of_a_datagram_waits_for_the_next() -> None:
+    sender = sender_with(3)
+    flush(sender, 0)
+    sender.on_deadline(NAK_US)
+    announcement = CHUNK_BYTES + 4 + 8
+    assert sender.next_chunk(announcement - 1, NAK_US) is None
+    chunk = sender.next_chunk(announcement, NAK_US)
+    assert chunk is not None
+    assert parse_chunks_untrusted(chunk) == [Announce(1, 3)]
+    assert sender.next_chunk(DATA_BYTES + SEGMENT_BYTES - 1, NAK_US) is None
+    assert seqs(flush(sender, NAK_US)) == [2]
+
+
 def test_a_timeout_repeats_the_oldest_and_halves_the_window() -> None:
     sender = sender_with(100)
     flush(sender, 0)
@@ -174,8 +188,8 @@ def test_a_timeout_repeats_the_oldest_and_halves_the_window() -> None:
     assert sender._window_bytes == LIMITS.link_window_bytes
 
 
-def test_repetitions_are_paced() -> None:
-    """A whole window lost, and the window halved since: not all of it at once."""
+def repeating_a_window() -> tuple[LinkSender, int]:
+    """A whole window lost, and the window halved since to five segments: these were repeated."""
     sender = sender_with(100)
     flush(sender, 0)
     now = 0
@@ -185,12 +199,26 @@ def test_repetitions_are_paced() -> None:
         flush(sender, now)
     now += 1_000_000
     sender.on_ack(ack(0, (0, FULL_WINDOW)), now)
-    repeated = seqs(flush(sender, now))
-    assert len(repeated) == 5
+    assert seqs(flush(sender, now)) == list(range(5))
+    return sender, now
+
+
+def test_repetitions_are_paced() -> None:
+    sender, now = repeating_a_window()
     assert not flush(sender, now)
     resume_at = sender.deadline()
     assert resume_at == now + TIMING.link_ack_us
     assert seqs(flush(sender, resume_at)) == list(range(5, 10))
+
+
+def test_new_segments_do_not_wait_while_repetitions_pause() -> None:
+    sender, now = repeating_a_window()
+    sender.on_ack(ack(FULL_WINDOW - 2), now)
+    first = FULL_WINDOW
+    assert seqs(flush(sender, now)) == [first, first + 1, first + 2, first + 3]
+    resume_at = sender.deadline()
+    assert resume_at == now + TIMING.link_ack_us
+    assert seqs(flush(sender, resume_at)) == [FULL_WINDOW - 2, FULL_WINDOW - 1]
 
 
 def test_slow_networks_get_patient_senders() -> None:

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distinv.errors import BadDatagram, ConfigError
-from distinv.wire.seal import KEY_BYTES, KeySeal, PlainSeal, ReplayWindow, Seal, load_key, new_key
+from distinv.wire.seal import (
+    _SUBKEYS_KEPT,
+    KEY_BYTES,
+    KeySeal,
+    PlainSeal,
+    ReplayWindow,
+    Seal,
+    load_key,
+    new_key,
+)
 
 KEY = bytes(range(KEY_BYTES))
 HEADER = b"header"
@@ -83,6 +92,19 @@ def test_forged_boots_do_not_push_real_ones_out() -> None:
         with pytest.raises(BadDatagram):
             seal.open_untrusted(boot, 1, HEADER, sealed)
     assert list(seal._subkeys) == [7]
+
+
+def test_keys_of_processes_are_bounded_and_one_long_unused_is_derived_again() -> None:
+    seal = KeySeal(KEY)
+    first, second = (seal.seal(boot, 1, HEADER, BODY) for boot in (1, 2))
+    for boot in range(3, _SUBKEYS_KEPT + 1):
+        seal.seal(boot, 1, HEADER, BODY)
+    assert seal.open_untrusted(1, 1, HEADER, first) == BODY
+    seal.seal(_SUBKEYS_KEPT + 1, 1, HEADER, BODY)
+    assert len(seal._subkeys) == _SUBKEYS_KEPT
+    assert 1 in seal._subkeys
+    assert 2 not in seal._subkeys
+    assert seal.open_untrusted(2, 1, HEADER, second) == BODY
 
 
 # --- keys -------------------------------------------------------------------------------------

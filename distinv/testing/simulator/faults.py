@@ -1,0 +1,358 @@
+"""Everything that can go wrong in a simulated run: one class each, struck at its time.
+
+A plan is a list of these (`plan.py` draws it). A fault whose target is not there (no leader yet,
+fewer clients in a smaller run) does nothing, so that any subset of a plan is a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from distinv.entry import EntryKind
+from distinv.storage.api import BirthRecord, EntryRecord, PromiseRecord, Record
+
+if TYPE_CHECKING:
+    from distinv.testing.simulator.servers import SimServer
+    from distinv.testing.simulator.simulation import Simulation
+
+LEADER = "leader"
+"""As a target: whoever leads at that moment."""
+
+
+def _ms(time_us: int) -> str:
+    return f"{time_us / 1000:.0f} ms" if time_us >= 1_000 else f"{time_us} us"
+
+
+@frozen
+class Fault:
+    at_us: int
+
+    def strike(self, run: Simulation) -> None:
+        raise NotImplementedError
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@frozen
+class Crash(Fault):
+    """A server's machine loses power: what was not synced is lost, or all but a part of it."""
+
+    target: str
+    down_us: int
+
+    def __str__(self) -> str:
+        return f"{self.target} crashes, for {_ms(self.down_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        for server in run.servers_at(self.target):
+            run.crash(server, self.down_us)
+
+
+@frozen
+class PowerCut(Fault):
+    """All servers crash at once. Before that only the leader's disk still ended its writes."""
+
+    down_us: tuple[int, ...]
+    """Per server, in their order."""
+    held_us: int
+    """For so long the other disks have not."""
+    leader_us: int
+    """For so much longer the machine that led is down."""
+
+    def __str__(self) -> str:
+        downs = ", ".join(_ms(down) for down in self.down_us)
+        if self.leader_us:
+            downs += f", the leader {_ms(self.leader_us)} more"
+        held = f" after {_ms(self.held_us)} without a sync but the leader's" if self.held_us else ""
+        return f"power cut{held}, for {downs}"
+
+    def strike(self, run: Simulation) -> None:
+        if self.held_us:
+            leaders = run.servers_at(LEADER)
+            for server in run.servers:
+                if server not in leaders:
+                    server.disk.stall(run.world.now + self.held_us + 1)
+        run.world.after(self.held_us, self._cut, run)
+
+    def _cut(self, run: Simulation) -> None:
+        if not run.world.healed:
+            for server, down_us in zip(run.servers, self.down_us):
+                run.crash(server, down_us + self.leader_us * server.leads)
+
+
+@frozen
+class Pause(Fault):
+    """A process stands still, as by SIGSTOP: a server, or a client."""
+
+    target: str
+    for_us: int
+
+    def __str__(self) -> str:
+        return f"{self.target} pauses for {_ms(self.for_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        for process in run.targets(self.target):
+            process.pause(run.world.now + self.for_us)
+            run.world.note(process.name, f"is paused for {_ms(self.for_us)}")
+
+
+@frozen
+class ClientCrash(Fault):
+    """An application dies; its next life sends its keyed commands again."""
+
+    client: int
+    down_us: int
+
+    def __str__(self) -> str:
+        return f"client-{self.client} crashes, for {_ms(self.down_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        if self.client < len(run.clients) and run.clients[self.client].alive:
+            client = run.clients[self.client]
+            client.crash()
+            run.world.after(self.down_us, run.start_client, client)
+
+
+@frozen
+class HandOver(Fault):
+    """The leader is ordered to hand over."""
+
+    def __str__(self) -> str:
+        return "the leader is asked to hand over"
+
+    def strike(self, run: Simulation) -> None:
+        for server in run.servers_at(LEADER):
+            run.world.note(server.name, "is asked to hand over")
+            server.hand_over()
+
+
+@frozen
+class Trap(Fault):
+    """The next server that writes such a record crashes in the middle of it, and returns fast."""
+
+    writing: str
+    """promise (to another), noop (a new leader's first entry), entry (a follower's), birth"""
+    how: str
+    """`mid-turn`: only a part of the turn's datagrams leave, nothing is written.
+    `mid-sync`: all leave, and the sync does not end. `after-sync`: soon after it has ended."""
+    down_us: int
+
+    def __str__(self) -> str:
+        return f"the next that writes a {self.writing} crashes {self.how}, for {_ms(self.down_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        run.world.note("world", f"lays a trap: {self}")
+        run.traps.append(self)
+
+    def catches(self, server: SimServer, records: Sequence[Record]) -> bool:
+        return any(self._matches(server, record) for record in records)
+
+    def _matches(self, server: SimServer, record: Record) -> bool:
+        if isinstance(record, EntryRecord):
+            own = record.entry.ballot.node == server.node_id
+            if self.writing == "noop":
+                return own and record.entry.kind == EntryKind.NOOP
+            return self.writing == "entry" and not own
+        if isinstance(record, PromiseRecord):
+            return self.writing == "promise" and record.ballot.node != server.node_id
+        return self.writing == "birth" and isinstance(record, BirthRecord)
+
+    def spring(self, run: Simulation, server: SimServer, records: Sequence[Record]) -> None:
+        """`server` is about to crash in it."""
+        run.world.note(
+            server.name, f"crashes {self.how}, in a trap for who writes a {self.writing}"
+        )
+
+
+@frozen
+class Eclipse(Trap):
+    """Nobody hears the leader, until one that promises another crashes: that one hears the old
+    leader again, and for a while not the other.
+
+    Whoever forgets its promise, or gave it before it was durable, helps both to decide.
+    """
+
+    dark_us: int
+
+    def __str__(self) -> str:
+        return (
+            f"eclipse of the leader for {_ms(self.dark_us)}; the first that promises another "
+            f"crashes {self.how}, for {_ms(self.down_us)}"
+        )
+
+    def strike(self, run: Simulation) -> None:
+        for leader in run.servers_at(LEADER):
+            run.world.note("network", f"{self}")
+            for server in run.servers:
+                run.world.block(leader.host, server.host, run.world.now + self.dark_us)
+            run.traps.append(self)
+
+    def spring(self, run: Simulation, server: SimServer, records: Sequence[Record]) -> None:
+        super().spring(run, server, records)
+        owners = [each.ballot.node for each in records if isinstance(each, PromiseRecord)]
+        until = run.world.now + self.dark_us
+        for other in run.servers:
+            run.world.unblock(other.host, server.host)
+            if other.node_id in owners:
+                for one in run.servers:
+                    run.world.block(other.host, one.host, until)
+                run.world.note("network", f"{other.name} is not heard for {_ms(self.dark_us)}")
+
+
+# --- network --------------------------------------------------------------------------------------
+
+
+@frozen
+class Cut(Fault):
+    """Two sides do not reach one another, or one of them does not reach the other."""
+
+    side: tuple[str, ...]
+    """Names; everybody else is on the other side."""
+    one_way: bool
+    for_us: int
+
+    def __str__(self) -> str:
+        arrow = "cannot reach" if self.one_way else "are cut off from"
+        return f"{', '.join(self.side)} {arrow} the rest for {_ms(self.for_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        side = [process for name in self.side for process in run.targets(name)]
+        rest = [process for process in run.processes if process not in side]
+        until = run.world.now + self.for_us
+        for one in side:
+            for other in rest:
+                run.world.block(one.host, other.host, until)
+                if not self.one_way:
+                    run.world.block(other.host, one.host, until)
+        names = ", ".join(process.name for process in side)
+        arrow = "no longer reaches" if self.one_way else "is cut off from"
+        run.world.note("network", f"{names or 'nobody'} {arrow} the rest for {_ms(self.for_us)}")
+
+
+@frozen
+class Bridge(Fault):
+    """Servers reach one another only if one of the two is the hub, which keeps restarting."""
+
+    hub: str
+    for_us: int
+    restart_every_us: int
+    """0 for never."""
+
+    def __str__(self) -> str:
+        restarts = f", which restarts every {_ms(self.restart_every_us)}"
+        return (
+            f"only {self.hub} reaches the others for {_ms(self.for_us)}"
+            f"{restarts if self.restart_every_us else ''}"
+        )
+
+    def strike(self, run: Simulation) -> None:
+        until = run.world.now + self.for_us
+        for hub in run.servers_at(self.hub):
+            run.world.note("network", f"{self}")
+            spokes = [server for server in run.servers if server is not hub]
+            for one in spokes:
+                for other in spokes:
+                    if one is not other:
+                        run.world.block(one.host, other.host, until)
+            if self.restart_every_us:
+                self._restart(run, until)
+
+    def _restart(self, run: Simulation, until: int) -> None:
+        if run.world.now < until and not run.world.healed:
+            for hub in run.servers_at(self.hub):
+                run.crash(hub, 10_000)
+            run.world.after(self.restart_every_us, self._restart, run, until)
+
+
+@frozen
+class Clog(Fault):
+    """What one process sends to another arrives much later, all at once and in any order."""
+
+    source: str
+    target: str
+    for_us: int
+
+    def __str__(self) -> str:
+        return f"the way from {self.source} to {self.target} clogs for {_ms(self.for_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        for source in run.targets(self.source):
+            for target in run.targets(self.target):
+                run.world.clog(source.host, target.host, run.world.now + self.for_us)
+                run.world.note("network", f"{self}")
+
+
+# --- disks and clocks -----------------------------------------------------------------------------
+
+
+@frozen
+class Stall(Fault):
+    """A server's disk ends no write."""
+
+    target: str
+    for_us: int
+
+    def __str__(self) -> str:
+        return f"the disk of {self.target} stalls for {_ms(self.for_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        for server in run.servers_at(self.target):
+            server.disk.stall(run.world.now + self.for_us)
+            run.world.note(server.name, f"has a disk that stalls for {_ms(self.for_us)}")
+
+
+@frozen
+class Fill(Fault):
+    """A server's disk is full; once there is room again the server is started again."""
+
+    target: str
+    for_us: int
+
+    def __str__(self) -> str:
+        return f"the disk of {self.target} is full for {_ms(self.for_us)}"
+
+    def strike(self, run: Simulation) -> None:
+        for server in run.servers_at(self.target):
+            server.disk.full_until = run.world.now + self.for_us
+            run.world.note(server.name, f"has a full disk for {_ms(self.for_us)}")
+            run.world.after(self.for_us, run.start, server)
+
+
+@frozen
+class Rot(Fault):
+    """A bit flips in a stored entry; only ever on a minority of the disks."""
+
+    target: str
+    place: float
+    """0 for the first entry, just below 1 for the last."""
+
+    def __str__(self) -> str:
+        return f"a stored entry of {self.target} rots at {self.place:.0%} of its log"
+
+    def strike(self, run: Simulation) -> None:
+        for server in run.servers_at(self.target):
+            if server.disk.rotten or not run.may_rot():
+                continue
+            index = server.disk.rot(self.place)
+            if index:
+                run.world.note(server.name, f"has a bit flipped in its stored entry {index}")
+
+
+@frozen
+class Jump(Fault):
+    """A server's wall clock is set."""
+
+    target: str
+    by_us: int
+
+    def __str__(self) -> str:
+        return f"the clock of {self.target} jumps by {self.by_us / 1_000_000:+.1f} s"
+
+    def strike(self, run: Simulation) -> None:
+        for server in run.servers_at(self.target):
+            server.skew_us += self.by_us
+            run.world.note(server.name, f"has its clock set by {self.by_us / 1_000_000:+.1f} s")

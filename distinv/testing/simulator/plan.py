@@ -1,0 +1,309 @@
+"""Everything that will go wrong in one simulated run, drawn from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any
+
+import attrs
+from attrs import evolve, frozen
+
+from distinv.errors import ConfigError
+from distinv.testing.simulator.faults import (
+    LEADER,
+    Bridge,
+    ClientCrash,
+    Clog,
+    Crash,
+    Cut,
+    Eclipse,
+    Fault,
+    Fill,
+    HandOver,
+    Jump,
+    Pause,
+    PowerCut,
+    Rot,
+    Stall,
+    Trap,
+)
+from distinv.testing.simulator.hostile import HOSTILE
+
+ELECTIONS = ("bully", "ring")
+
+LEFTOVERS = (
+    "down",
+    "flapping",
+    "asleep",
+    "dark",
+    "cut",
+    "deaf",
+    "mute",
+    "half",
+    "lossy",
+    "stalled",
+)
+"""What may stay wrong with a server for good; see `Simulation._leave_broken`."""
+
+MS = 1_000
+
+
+@frozen
+class Plan:
+    """A cluster, its clients, how the world treats them, and the faults. Times in microseconds."""
+
+    servers: int
+    clients: int
+    election: str
+    sealed: bool
+    loss: float
+    duplicate: float
+    delay_us: int
+    """The mean of an exponential delay on top of `latency_us`; it reorders datagrams."""
+    latency_us: int
+    reaction_us: int
+    """A process takes its turn within this time of an arrival; more arrive meanwhile."""
+    sync_us: int
+    """A sync takes between half and three times as long."""
+    born: bool
+    """The cluster exists already: its voters have the first entry on their disks."""
+    starts_us: int
+    """Within this time all servers are started."""
+    slow_disk: int
+    """Which server's disk is a hundred times slower, -1 for none."""
+    cancel: float
+    """The share of calls whose caller gives up early."""
+    skew_us: int
+    """How far the servers' wall clocks differ from the right time at most."""
+    rate_ppm: int
+    """How much too fast or slow the clocks of servers and clients run at most."""
+    payload_bytes: int
+    callers: int
+    """Calls that one client has under way."""
+    think_us: int
+    """How long a caller waits before its next call, at most."""
+    tight: bool
+    """Limits so small that chunks, evictions and reads from storage happen in a short run."""
+    duration_us: int
+    """Of the part in which things go wrong; healing and the demand for progress follow."""
+    events: int
+    """That part ends after so many events at the latest."""
+    heal_all: bool
+    """Everything heals. Else a bare quorum does, and the other faults are for good."""
+    quorum: tuple[int, ...]
+    """The servers in the order in which they are taken for that quorum."""
+    leftovers: tuple[str, ...]
+    """What stays wrong with each server that is not in it, of `LEFTOVERS`."""
+    faults: tuple[Fault, ...]
+    stream: int = 0
+    """Another one gives the same plan other delays, losses and work: for shrinking."""
+
+    def describe(self) -> list[str]:
+        """Lines for people: the settings, then the faults with their numbers."""
+        settings = [
+            f"{name}={_text(value)}"
+            for name, value in attrs.asdict(self, recurse=False).items()
+            if name != "faults"
+        ]
+        faults = [
+            f"{number:4} {fault.at_us / 1000:9.1f} ms  {fault}"
+            for number, fault in enumerate(self.faults)
+        ]
+        return [" ".join(settings), *faults]
+
+    def only(self, numbers: Iterable[int]) -> Plan:
+        """With these of its faults, by their numbers in `describe`."""
+        wanted = set(numbers)
+        kept = tuple(fault for number, fault in enumerate(self.faults) if number in wanted)
+        return evolve(self, faults=kept)
+
+    def options_from(self, whole: Plan) -> list[str]:
+        """What to add to `distinv simulate --seed N`, whose plan is `whole`, to run this one."""
+        options = [
+            f"--set {name}={getattr(self, name)}"
+            for name in SETTINGS
+            if getattr(self, name) != getattr(whole, name)
+        ]
+        if self.faults != whole.faults:
+            kept = [number for number, fault in enumerate(whole.faults) if fault in self.faults]
+            options.append(f"--faults {','.join(map(str, kept)) or 'none'}")
+        return options
+
+    def changed(self, settings: Iterable[str]) -> Plan:
+        """With `name=value` settings changed. Raises ConfigError for one that does not fit."""
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            old = getattr(self, name, None)
+            if old is None or name not in SETTINGS:
+                raise ConfigError(
+                    f"the plan has no setting {name!r}; choose from {', '.join(SETTINGS)}"
+                )
+            try:
+                changes[name] = _value(text, old)
+            except ValueError:
+                raise ConfigError(f"{setting!r}: {name} is a value such as {_text(old)}") from None
+        return evolve(self, **changes)
+
+
+SETTINGS = tuple(
+    field.name
+    for field in attrs.fields(Plan)
+    if field.name not in ("faults", "quorum", "leftovers")
+)
+"""What `Plan.changed` can change."""
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _value(text: str, like: object) -> object:
+    if isinstance(like, bool):
+        if text not in ("True", "False"):
+            raise ValueError(text)
+        return text == "True"
+    return type(like)(text) if isinstance(like, (int, float)) else text
+
+
+def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
+    """Draw one. `hostile` forces or forbids a hostile election; None leaves it to chance."""
+    random = Random(f"plan {seed}")
+    servers = random.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7))
+    clients, callers = random.choice((1, 2, 3, 4)), random.choice((1, 1, 3, 10))
+    if hostile is None:
+        hostile = random.random() < 0.2
+    duration_us = random.randrange(2_000 * MS, 6_000 * MS)
+    return Plan(
+        servers=servers,
+        clients=clients,
+        election=random.choice(tuple(HOSTILE) if hostile else ELECTIONS),
+        sealed=random.random() < 0.3,
+        loss=random.choice((0.0, 0.0, 0.01, 0.05, 0.1, 0.2, 0.3)),
+        duplicate=random.choice((0.0, 0.0, 0.01, 0.1)),
+        delay_us=random.choice((20, 100, 500, 3_000)),
+        latency_us=random.choice((50, 100, 300)),
+        reaction_us=random.choice((60, 60, 600)),
+        sync_us=random.choice((100, 300, 2_000)),
+        born=random.random() < 0.6,
+        starts_us=random.choice((1 * MS, 20 * MS, 400 * MS)),
+        slow_disk=random.randrange(servers) if random.random() < 0.2 else -1,
+        cancel=random.choice((0.0, 0.0, 0.02, 0.1)),
+        skew_us=random.choice((0, 1_000 * MS, 30_000 * MS)),
+        rate_ppm=random.choice((0, 0, 200, 50_000)),
+        payload_bytes=random.choice((600, 1_200, 32_000)),
+        callers=callers,
+        # A call every 1 to 50 ms on the average, and not so many that they drown all else.
+        think_us=clients * callers * random.choice((2 * MS, 20 * MS, 40 * MS, 100 * MS)),
+        tight=random.random() < 0.3,
+        duration_us=duration_us,
+        events=random.randrange(1_500, 4_000),
+        heal_all=random.random() < 0.4,
+        quorum=tuple(random.sample(range(servers), servers)),
+        leftovers=tuple(random.choice(LEFTOVERS) for _ in range(servers)),
+        faults=_draw_faults(random, servers, clients, duration_us),
+    )
+
+
+def _draw_faults(random: Random, servers: int, clients: int, duration_us: int) -> tuple[Fault, ...]:
+    """Each run has some kinds of faults and not others, each at a rate of its own."""
+    names = [f"server-{number}" for number in range(servers)]
+    everybody = [*names, *(f"client-{number}" for number in range(clients))]
+    faults: list[Fault] = []
+
+    def some(chance: float, low_us: int, high_us: int, draw: Callable[[int], Fault]) -> None:
+        if random.random() >= chance:
+            return
+        every_us = random.randrange(low_us, high_us)
+        at_us = int(random.expovariate(1.0) * every_us)
+        while at_us < duration_us:
+            faults.append(draw(at_us))
+            at_us += int(random.expovariate(1.0) * every_us) + 1
+
+    def server(leader: float) -> str:
+        return LEADER if random.random() < leader else random.choice(names)
+
+    long_us = random.randrange(50 * MS, 1_500 * MS)
+    fast = random.random() < 0.5
+
+    def down_us() -> int:
+        """A machine that reboots, or a process that is restarted at once."""
+        return random.randrange(1 * MS, 30 * MS) if fast else random.randrange(long_us)
+
+    def cut(at_us: int) -> Fault:
+        side = tuple(name for name in everybody if random.random() < 0.4)
+        if random.random() < 0.3:
+            side = (LEADER,)
+        return Cut(at_us, side, random.random() < one_way, random.randrange(100 * MS, cut_us))
+
+    def power_cut(at_us: int) -> Fault:
+        down = tuple(random.randrange(min(long_us, 1_500 * MS)) for _ in names)
+        held = random.choice((0, 5 * MS, 20 * MS, 60 * MS))
+        leader = random.choice((0, 1_000 * MS, 1_000 * MS))
+        return PowerCut(at_us, down, held, leader)
+
+    def trap(at_us: int) -> Fault:
+        how = random.choice(("mid-turn", "mid-sync", "after-sync"))
+        return Trap(at_us, random.choice(trapped), how, random.randrange(1 * MS, 30 * MS))
+
+    def eclipse(at_us: int) -> Fault:
+        how = random.choice(("mid-sync", "after-sync"))
+        down, dark = random.randrange(1 * MS, 10 * MS), random.randrange(400 * MS, 900 * MS)
+        return Eclipse(at_us, "promise", how, down, dark)
+
+    def bridge(at_us: int) -> Fault:
+        restart_us = random.choice((0, random.randrange(100 * MS, 500 * MS)))
+        hub, for_us = random.choice(names), random.randrange(300 * MS, 2 * cut_us)
+        return Bridge(at_us, hub, for_us, restart_us)
+
+    def clog(at_us: int) -> Fault:
+        return Clog(at_us, server(0.5), random.choice(everybody), random.randrange(500 * MS))
+
+    cut_us = random.randrange(200 * MS, 1_500 * MS)
+    one_way = random.choice((0.0, 0.3, 1.0))
+    trapped = random.choice((("promise",), ("noop",), ("entry",), ("promise", "noop", "birth")))
+    some(0.5, 400 * MS, 3_000 * MS, lambda at: Crash(at, server(0.6), down_us()))
+    some(0.3, 400 * MS, 2_000 * MS, power_cut)
+    some(0.3, 100 * MS, 1_000 * MS, trap)
+    some(0.2 if servers > 2 else 0.0, 500 * MS, 2_000 * MS, eclipse)
+    some(
+        0.3,
+        500 * MS,
+        3_000 * MS,
+        lambda at: Pause(
+            at,
+            server(0.4) if random.random() < 0.8 else random.choice(everybody),
+            random.randrange(20 * MS, 1_500 * MS),
+        ),
+    )
+    some(0.4, 300 * MS, 2_000 * MS, cut)
+    some(0.2 if servers > 2 else 0.0, 500 * MS, 3_000 * MS, bridge)
+    some(0.2, 300 * MS, 2_000 * MS, clog)
+    some(0.2, 500 * MS, 2_000 * MS, HandOver)
+    some(
+        0.2,
+        1_000 * MS,
+        4_000 * MS,
+        lambda at: Stall(at, server(0.6), random.randrange(10 * MS, 3_000 * MS)),
+    )
+    some(
+        0.1,
+        1_000 * MS,
+        4_000 * MS,
+        lambda at: Fill(at, server(0.5), random.randrange(10 * MS, 1_000 * MS)),
+    )
+    some(0.1, 500 * MS, 4_000 * MS, lambda at: Rot(at, server(0.3), random.random()))
+    some(
+        0.2,
+        500 * MS,
+        3_000 * MS,
+        lambda at: Jump(at, server(0.4), random.randrange(-30_000 * MS, 30_000 * MS)),
+    )
+    some(
+        0.2,
+        300 * MS,
+        2_000 * MS,
+        lambda at: ClientCrash(at, random.randrange(clients), random.randrange(300 * MS)),
+    )
+    return tuple(sorted(faults, key=lambda fault: fault.at_us))

@@ -1,0 +1,353 @@
+"""One seed, one run: first things go wrong, then a quorum heals and progress is demanded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from attrs import evolve, frozen
+
+from distinv import config
+from distinv.core.birth import odd_voters
+from distinv.core.events import InvariantBroken
+from distinv.core.quorum import majority
+from distinv.election.api import ElectionFactory
+from distinv.election.bully import Bully
+from distinv.election.ring import Ring
+from distinv.entry import (
+    NO_BALLOT,
+    ORIGIN,
+    EntryKind,
+    Voter,
+    VoterSet,
+    encode_voters,
+    make_entry,
+)
+from distinv.multicast.api import MulticastFactory
+from distinv.multicast.fanout import fanout
+from distinv.storage.api import EntryRecord, IdentityRecord, Record
+from distinv.testing.simulator.checkers import SafetyViolation
+from distinv.testing.simulator.clients import SimClient
+from distinv.testing.simulator.faults import LEADER, Fault, Trap
+from distinv.testing.simulator.hostile import HOSTILE
+from distinv.testing.simulator.plan import Plan, draw_plan
+from distinv.testing.simulator.servers import SimServer
+from distinv.testing.simulator.world import FOREVER_US, Process, World
+
+PROGRESS_US = 20_000_000
+"""Virtual time from healing to the end of all work; calls of before may take their 10 s."""
+
+EVENTS_MAX = 200_000
+FLAP_US = 700_000
+
+TIGHT = {
+    "append_window_entries": 3,
+    "pull_bytes": 400,
+    "log_cache_bytes": 500,
+    "batch_commands": 3,
+    "link_window_bytes": 4_000,
+    "link_queue_bytes": 20_000,
+}
+
+ELECTIONS: dict[str, ElectionFactory] = {"bully": Bully, "ring": Ring, **HOSTILE}
+
+
+class Spinning(Exception):
+    """Events without end, and no progress."""
+
+
+@frozen
+class Outcome:
+    """How one seed went."""
+
+    seed: int
+    plan: Plan
+    failure: str
+    """"" when it passed; else "safety: …", "liveness: …" or "crash: …"."""
+    digest: str
+    """Of every event of the run."""
+    events: int
+    commands: int
+    reads: int
+    ballots: int
+    entries: int
+    ended_us: int
+    healed_us: int
+    """When healing began; 0 when the run ended before."""
+    lines: tuple[str, ...]
+
+
+class Simulation:
+    """`election` overrides the plan's: that is how a plugin's author tries one."""
+
+    def __init__(
+        self,
+        seed: int,
+        plan: Plan,
+        *,
+        trace: bool = False,
+        election: ElectionFactory | None = None,
+        multicast: MulticastFactory = fanout,
+    ) -> None:
+        self.plan = plan
+        settings = config.test()
+        settings = evolve(settings, timing=evolve(settings.timing, discovery_window_us=100_000))
+        if plan.tight:
+            settings = evolve(settings, limits=evolve(settings.limits, **TIGHT))
+        self.world = World(seed, plan, settings, trace=trace)
+        self.traps: list[Trap] = []
+        factory = election or ELECTIONS[plan.election]
+        self.servers = [
+            SimServer(self.world, number, factory, multicast, self.spring)
+            for number in range(plan.servers)
+        ]
+        self.clients = [SimClient(self.world, number) for number in range(plan.clients)]
+        self.processes: list[Process] = [*self.servers, *self.clients]
+        for process in self.processes:
+            self.world.add(process)
+        if plan.born:
+            self._be_born()
+        self._quorum: list[SimServer] = []
+        self._healed_us = 0
+        self._random = Random(f"healing {seed} {plan.stream}")
+
+    def _be_born(self) -> None:
+        """What a birth leaves behind; servers beyond the voters are blank."""
+        world = self.world
+        count = odd_voters(len(self.servers), world.config.limits.voters_max)
+        voters = tuple(Voter(world.random_id(), server.name) for server in self.servers[:count])
+        payload = encode_voters(VoterSet("shop", world.random_id(), voters))
+        entry = make_entry(ORIGIN, NO_BALLOT, 0, EntryKind.VOTERS, payload)
+        for server, voter in zip(self.servers, voters):
+            server.disk.format([IdentityRecord(voter.node, "shop"), EntryRecord(entry)])
+
+    def run(self) -> Outcome:
+        failure = ""
+        try:
+            self._go_wrong()
+            failure = self._demand_progress()
+        except Spinning as problem:
+            failure = f"liveness: {problem}"
+        except SafetyViolation as problem:
+            failure = f"safety: {problem}"
+        except InvariantBroken as problem:
+            failure = f"safety: invariant: {problem}"
+        except AssertionError as problem:
+            failure = f"safety: {problem or 'assertion'}"
+        except Exception as problem:  # the run must be reported, whatever broke
+            failure = f"crash: {type(problem).__name__}: {problem}"
+        world, history = self.world, self.world.history
+        return Outcome(
+            seed=world.seed,
+            plan=self.plan,
+            failure=failure,
+            digest=world.digest,
+            events=world.events,
+            commands=history.answers,
+            reads=history.reads,
+            ballots=history.ballots,
+            entries=len(history.hashes) - 1,
+            ended_us=world.now,
+            healed_us=self._healed_us,
+            lines=tuple(world.lines or ()),
+        )
+
+    # --- what faults use ----------------------------------------------------------------------
+
+    def servers_at(self, target: str) -> list[SimServer]:
+        """The server of that name, or whoever leads; nobody, if there is none."""
+        if target == LEADER:
+            return [server for server in self.servers if server.leads]
+        return [server for server in self.servers if server.name == target]
+
+    def targets(self, target: str) -> Sequence[Process]:
+        """The same, or a client."""
+        clients = [client for client in self.clients if client.name == target]
+        return clients or self.servers_at(target)
+
+    def start(self, server: SimServer) -> None:
+        """Start a server that is down and can run."""
+        full = self.world.now < server.disk.full_until
+        if not server.alive and not server.broken and not full:
+            server.start()
+
+    def crash(self, server: SimServer, down_us: int) -> None:
+        """Crash a server; it starts again after that time, whether or not it ran."""
+        server.crash()
+        self.world.after(down_us, self._start_again, server)
+
+    def _start_again(self, server: SimServer) -> None:
+        if not self.world.healed:
+            self.start(server)
+
+    def start_client(self, client: SimClient) -> None:
+        if not client.alive:
+            client.start()
+
+    def may_rot(self) -> bool:
+        """Whether one more disk may be damaged: a majority of every possible set stays whole."""
+        odd = self.plan.servers - (self.plan.servers + 1) % 2
+        rotten = sum(server.disk.rotten for server in self.servers)
+        return rotten < odd - majority(min(odd, self.world.config.limits.voters_max))
+
+    def spring(self, server: SimServer, records: Sequence[Record]) -> Trap | None:
+        """The trap that this write sets off, if one is laid for it."""
+        if self.traps and not self.world.healed:
+            for trap in self.traps:
+                if trap.catches(server, records):
+                    self.traps.remove(trap)
+                    trap.spring(self, server, records)
+                    return trap
+        return None
+
+    # --- phase one ----------------------------------------------------------------------------
+
+    def _go_wrong(self) -> None:
+        world, plan = self.world, self.plan
+        for server in self.servers:
+            world.at(world.random.randrange(plan.starts_us), self.start, server)
+        for client in self.clients:
+            world.at(world.random.randrange(2 * plan.starts_us), self.start_client, client)
+        for fault in plan.faults:
+            world.at(fault.at_us, self._strike, fault)
+        world.run_until(plan.duration_us, lambda: world.events >= plan.events)
+
+    def _strike(self, fault: Fault) -> None:
+        if not self.world.healed:
+            fault.strike(self)
+
+    # --- phase two ----------------------------------------------------------------------------
+
+    def _demand_progress(self) -> str:
+        world = self.world
+        world.healed = True
+        self._healed_us = world.now
+        world.mend()
+        self._quorum = self._choose_quorum()
+        names = " ".join(server.name for server in self._quorum)
+        world.note("world", f"heals {names}")
+        for process in self.processes:
+            if not isinstance(process, SimServer) or process in self._quorum:
+                process.resume()
+        for server in self.servers:
+            if server in self._quorum:
+                server.disk.stalled_until = server.disk.full_until = 0
+                self.start(server)
+            else:
+                self._leave_broken(server, self.plan.leftovers[server.number])
+        for client in self.clients:
+            client.wind_up()
+        if not world.run_until(world.now + PROGRESS_US, self._finished):
+            return f"liveness: {self._what_is_missing()}"
+        for client in self.clients:
+            if client.problems:
+                return f"liveness: {client.problems[0]}"
+        world.history.check_denied()
+        for server in self.servers:
+            if server.engine is not None:
+                digest = server.engine.machine.state_digest()
+                world.history.on_digest(server.name, server.applied, digest)
+        return ""
+
+    def _choose_quorum(self) -> list[SimServer]:
+        """Everybody whose disk is whole; or as few of the voters as may decide."""
+        whole = [server for server in self.servers if not server.disk.rotten]
+        voters = self._voters()
+        if self.plan.heal_all or voters is None:
+            return whole
+        usable = [
+            self.servers[number]
+            for number in self.plan.quorum
+            if number < len(self.servers) and self.servers[number] in whole
+        ]
+        usable = [each for each in usable if each.node_id in voters and each.disk.last_index]
+        needed = majority(len(voters))
+        chosen = usable[:needed]
+        return chosen if len(chosen) == needed else whole
+
+    def _voters(self) -> tuple[int, ...] | None:
+        """The voter set, if any server knows it: one that has not been born heals whole."""
+        for server in self.servers:
+            if server.engine is not None and server.engine.node.birth is None:
+                return server.engine.node.voters()
+        return None
+
+    def _leave_broken(self, server: SimServer, fault: str) -> None:
+        """`fault`, one of `plan.LEFTOVERS`, stays with a server outside the quorum for good."""
+        world, random = self.world, self._random
+        others = [other for other in self.servers if other is not server]
+        half = random.sample(others, len(others) // 2)
+        hears = {"cut": (), "dark": (), "deaf": (), "half": half}.get(fault, others)
+        reaches = {"cut": (), "dark": (), "mute": (), "half": half}.get(fault, others)
+        world.note(server.name, f"stays {fault}")
+        server.resume()
+        for other in others:
+            if other not in hears:
+                world.block(other.host, server.host, FOREVER_US)
+            if other not in reaches:
+                world.block(server.host, other.host, FOREVER_US)
+        if fault == "dark":
+            for client in self.clients:
+                world.block(client.host, server.host, FOREVER_US)
+                world.block(server.host, client.host, FOREVER_US)
+        if fault == "lossy":
+            for process in self.processes:
+                world.lossy[server.host, process.host] = 0.5
+                world.lossy[process.host, server.host] = 0.5
+        if fault == "down":
+            server.crash()
+            return
+        if fault == "stalled":
+            server.disk.stall(FOREVER_US)
+        else:
+            server.disk.stalled_until = 0
+        self.start(server)
+        if fault == "asleep":
+            server.pause(FOREVER_US)
+        if fault == "flapping":
+            self._flap(server)
+
+    def _flap(self, server: SimServer) -> None:
+        server.crash()
+        self.start(server)
+        self.world.after(self._random.randrange(FLAP_US), self._flap, server)
+
+    def _finished(self) -> bool:
+        if self.world.events > EVENTS_MAX:
+            raise Spinning(f"more than {EVENTS_MAX} events: something spins")
+        for client in self.clients:
+            if not (client.final_done and client.idle):
+                return False
+        return not self._behind()
+
+    def _behind(self) -> list[SimServer]:
+        """Servers of the quorum that have not applied everything, but can hear who leads."""
+        last = len(self.world.history.hashes) - 1
+        behind = [server for server in self._quorum if server.applied < last]
+        if behind and any(server.leads for server in self.servers if server not in self._quorum):
+            return []  # led from outside, by one that reaches only a part of them
+        return behind
+
+    def _what_is_missing(self) -> str:
+        busy = [client.name for client in self.clients if not (client.idle and client.final_done)]
+        last = len(self.world.history.hashes) - 1
+        behind = [
+            f"{server.name} ({server.engine.node.standing.value if server.engine else 'down'})"
+            for server in self._behind()
+        ]
+        leaders = [server.name for server in self.servers if server.leads]
+        return f"leaders {leaders}, unanswered {busy}, behind entry {last}: {behind}"
+
+
+def simulate(
+    seed: int,
+    *,
+    plan: Plan | None = None,
+    trace: bool = False,
+    hostile: bool | None = None,
+    election: ElectionFactory | None = None,
+    multicast: MulticastFactory = fanout,
+) -> Outcome:
+    """Run one seed: the plan drawn from it (or `plan`), with plugins of one's own if given."""
+    plan = draw_plan(seed, hostile=hostile) if plan is None else plan
+    return Simulation(seed, plan, trace=trace, election=election, multicast=multicast).run()

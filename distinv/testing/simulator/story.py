@@ -1,0 +1,86 @@
+"""One seed: its plan, its story, and, when it fails, a smaller story that fails as well."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+
+from distinv.errors import ConfigError
+from distinv.testing.simulator.campaign import check_plant, replay_command
+from distinv.testing.simulator.plan import Plan, draw_plan
+from distinv.testing.simulator.planted import PLANTED
+from distinv.testing.simulator.shrink import Shrinker
+from distinv.testing.simulator.simulation import Outcome, simulate
+
+
+def tell(
+    seed: int,
+    *,
+    plant: str | None = None,
+    settings: Sequence[str] = (),
+    faults: Iterable[int] | None = None,
+    trace: bool = False,
+    shrink: bool = False,
+    json: bool = False,
+) -> int:
+    """Run one seed and print its digest and plan; with `trace`, its story. 1 when it fails.
+
+    `settings` are changes of the plan, such as "loss=0", `faults` the numbers of those to keep.
+    `shrink` looks for a smaller run that fails in the same way, and tells of that one.
+    Raises ConfigError for an unknown bug or setting.
+    """
+    check_plant(plant)
+    plan = draw_plan(seed).changed(settings)
+    if faults is not None:
+        plan = plan.only(faults)
+
+    def run(plan: Plan, trace: bool = False) -> Outcome:
+        with PLANTED[plant]() if plant else nullcontext():
+            return simulate(seed, plan=plan, trace=trace)
+
+    outcome = run(plan, trace and not shrink)
+    if shrink:
+        if not outcome.failure:
+            raise ConfigError(f"seed {seed} passes: there is nothing to shrink")
+        shrinker = Shrinker(outcome, run)
+        smallest = shrinker.shrink()
+        print(f"shrunk in {shrinker.runs} runs", file=sys.stderr)
+        outcome = run(smallest.plan, trace=True)
+    again = replay_command(seed, plant, *outcome.plan.options_from(draw_plan(seed)))
+    if json:
+        _print_json(outcome, again)
+    else:
+        _print(outcome, again)
+    return 1 if outcome.failure else 0
+
+
+def _print(outcome: Outcome, again: str) -> None:
+    print(f"trace {outcome.digest}")
+    for line in outcome.plan.describe():
+        print(f"plan  {line}")
+    for line in outcome.lines:
+        print(line)
+    print(
+        f"{outcome.events} events, {outcome.entries} entries, {outcome.commands} commands and "
+        f"{outcome.reads} reads answered, {outcome.ballots} leaderships"
+    )
+    if outcome.failure:
+        print(f"seed {outcome.seed} fails: {outcome.failure}")
+        print(f"  again: {again}")
+    else:
+        print(f"seed {outcome.seed} passes")
+
+
+def _print_json(outcome: Outcome, again: str) -> None:
+    report = {
+        "verdict": "failed" if outcome.failure else "ok",
+        "seed": outcome.seed,
+        "trace": outcome.digest,
+        "failure": outcome.failure,
+        "again": again,
+        "plan": outcome.plan.describe(),
+        "events": outcome.events,
+    }
+    print(json_module.dumps(report))

@@ -1,0 +1,226 @@
+"""Untrusted bytes: every way in has a target, and a little of the campaign runs here."""
+
+from __future__ import annotations
+
+import tracemalloc
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distinv.entry import HASH_BYTES, Ballot, Entry
+from distinv.errors import ConfigError
+from distinv.testing.fuzzing import campaign
+from distinv.testing.fuzzing.corpus import captured
+from distinv.testing.fuzzing.inbox import Outsider
+from distinv.testing.fuzzing.registry import TARGETS, chosen, untrusted_functions
+from distinv.testing.fuzzing.target import Fuzz
+from distinv.wire.codec import decode_untrusted, encode
+from distinv.wire.messages import Message, ReadIndexReply
+
+LITTLE = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+NAMES = sorted(TARGETS)
+SCENES = [name for name in NAMES if TARGETS[name].remembers]
+DECODERS = [name for name in NAMES if not TARGETS[name].remembers]
+
+
+def test_every_function_for_untrusted_bytes_has_a_target() -> None:
+    functions = untrusted_functions()
+    covered = {function for target in TARGETS.values() for function in target.covers}
+    assert "wire.codec.decode_untrusted" in functions
+    assert sorted(covered) == sorted(set(functions))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_campaign(name: str) -> None:
+    report = campaign.run_seed(name, 5, 600)
+    assert [failure.problem for failure in report.failures] == []
+    assert report.inputs == 600
+    assert sum(report.outcomes.values()) == 600
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@settings(LITTLE, max_examples=60)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_to_a_decoder(name: str, data: bytes) -> None:
+    scene(name).feed(data)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@settings(LITTLE, max_examples=60)
+@given(
+    which=st.integers(0, 10_000),
+    edits=st.lists(st.tuples(st.integers(0, 2_000), st.binary(max_size=9)), max_size=4),
+    cut=st.integers(0, 50),
+)
+def test_an_edited_example_to_a_decoder(
+    name: str, which: int, edits: list[tuple[int, bytes]], cut: int
+) -> None:
+    examples = examples_of(name)
+    data = examples[which % len(examples)]
+    for at, piece in edits:
+        at %= len(data) + 1
+        data = data[:at] + piece + data[at + len(piece) :]
+    scene(name).feed(data[: len(data) - cut] if cut < len(data) else data)
+
+
+@pytest.mark.parametrize("name", SCENES)
+@settings(LITTLE, max_examples=6)
+@given(inputs=st.lists(st.binary(max_size=120), max_size=40))
+def test_any_bytes_to_a_scene(name: str, inputs: list[bytes]) -> None:
+    fuzz = TARGETS[name].make(1)
+    for data in inputs:
+        fuzz.feed(data)
+    fuzz.check()
+
+
+@cache
+def scene(name: str) -> Fuzz:
+    return TARGETS[name].make(0)
+
+
+@cache
+def examples_of(name: str) -> list[bytes]:
+    fuzz = TARGETS[name].make(9)
+    return [fuzz.generate() for _ in range(50)]
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+numbers = st.integers(0, 20) | st.integers(0, 2**63 - 1)
+hashes = st.binary(min_size=HASH_BYTES, max_size=HASH_BYTES)
+FIELDS: dict[Any, st.SearchStrategy[Any]] = {
+    int: numbers,
+    bool: st.booleans(),
+    bytes: st.binary(max_size=40),
+    str: st.text(max_size=20),
+    tuple[str, int]: st.tuples(st.text(min_size=1, max_size=20), st.integers(1, 65_535)),
+    Ballot: st.builds(Ballot, numbers, numbers),
+    Entry: st.builds(
+        Entry,
+        numbers,
+        st.builds(Ballot, numbers, numbers),
+        numbers,
+        st.integers(0, 255),
+        st.binary(max_size=40),
+        hashes,
+    ),
+}
+
+
+def values(owner: type, name: str, hint: Any) -> st.SearchStrategy[Any]:
+    """Values that a field may have on the wire."""
+    if (owner, name) == (ReadIndexReply, "index"):
+        return numbers | st.just(-1)
+    if name == "hash":
+        return hashes
+    if hint in FIELDS:
+        return FIELDS[hint]
+    arguments = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        (inner,) = (each for each in arguments if each is not type(None))
+        return st.none() | values(owner, name, inner)
+    if get_origin(hint) is tuple:
+        return st.lists(values(owner, name, arguments[0]), max_size=4).map(tuple)
+    return whole(hint)
+
+
+def whole(kind: type) -> st.SearchStrategy[Any]:
+    fields = get_type_hints(kind).items()
+    return st.tuples(*(values(kind, name, hint) for name, hint in fields)).map(
+        lambda made: kind(*made)
+    )
+
+
+@pytest.mark.parametrize("kind", get_args(Message), ids=lambda kind: str(kind.__name__))
+@settings(LITTLE, max_examples=20)
+@given(data=st.data())
+def test_every_message_survives_the_wire(kind: type, data: st.DataObject) -> None:
+    message = data.draw(whole(kind))
+    assert decode_untrusted(encode(message)) == message
+
+
+# --- the campaign itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["links", "outsider", "insider", "client", "messages"])
+def test_a_seed_is_a_run(name: str) -> None:
+    first, second = TARGETS[name].make(3), TARGETS[name].make(3)
+    for _ in range(200):
+        data = first.generate()
+        assert second.generate() == data
+        assert first.feed(data) == second.feed(data)
+    assert first.sizes() == second.sizes()
+
+
+def test_the_insider_reaches_what_lies_behind_the_seal() -> None:
+    report = campaign.run_seed("insider", 4, 1_500)
+    assert report.outcomes["taken"] > report.outcomes["dropped"]
+    assert report.sizes["sessions"]
+    assert report.sizes["reads"]
+
+
+def test_what_an_outsider_sends_takes_up_no_memory() -> None:
+    fuzz = Outsider(4)
+    inputs = [fuzz.generate() for _ in range(3_000)]
+    for data in inputs[:1_000]:
+        fuzz.feed(data)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for data in inputs[1_000:]:
+            fuzz.feed(data)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1 << 20
+    assert peak - before < 4 << 20
+
+
+def test_a_failure_is_told_with_what_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(data: bytes) -> str:
+        assert data[:1] != b"\x94", "an array of four"
+        return "taken"
+
+    def make(seed: int) -> Fuzz:
+        fuzz = messages.make(seed)
+        monkeypatch.setattr(fuzz, "feed", take)
+        return fuzz
+
+    messages = TARGETS["messages"]
+    monkeypatch.setitem(TARGETS, "messages", evolve(messages, make=make))
+    assert campaign.run(target="messages", datagrams=500, seed=3, directory=tmp_path) == 1
+    said = capsys.readouterr().out
+    assert "an array of four" in said
+    assert "--target messages --seed 3 --datagrams" in said
+    with pytest.raises(AssertionError, match="an array of four"):
+        campaign.replay(tmp_path / "fuzz-messages-3.hex")
+
+
+def test_a_campaign_is_cut_into_seeds() -> None:
+    (target,) = chosen("insider")
+    shares = campaign.seeds_of(target, 7, 2 * target.per_seed + 5, 0)
+    assert shares == [(7, target.per_seed), (8, target.per_seed), (9, 5)]
+    with pytest.raises(ConfigError, match="choose from"):
+        chosen("outsiders")
+
+
+def test_examples_are_of_every_part_of_a_clusters_life() -> None:
+    corpus = captured(True)
+    kinds = {type(decode_untrusted(body)).__name__ for body in corpus.messages}
+    assert kinds >= {"BirthOffer", "Promise", "Append", "Request", "Answer", "AppendMismatch"}
+    assert corpus.commands
+    assert corpus.queries
+    assert corpus.elections
