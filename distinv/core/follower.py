@@ -66,6 +66,8 @@ class Follower:
         self._round = max(self._round, message.round)
         self._learn_commit(message.commit)
         node = self._node
+        if node.stalled:
+            return  # it decides nothing: a leader that lives on such answers alone must step down
         ack = HeartbeatAck(
             message.ballot, self._acknowledged(), node.commit, self._round, node.clock_us
         )

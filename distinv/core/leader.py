@@ -98,6 +98,9 @@ class Leader:
         }
         self._leading_since = node.now
         self._heartbeat_at = node.now
+        self._look_at = node.now
+        """When to look after the quorum and the disk again. Reads send heartbeats of their own:
+        what put those off must not put this off as well."""
         self._queue: list[LogCommand] = []
         self._hand_over: _HandOver | None = None
         self._clock_alarm_at = -1_000_000_000
@@ -370,7 +373,7 @@ class Leader:
         return is_quorum(node.sets(), [node.self_id, *heard])
 
     def deadline(self) -> int | None:
-        at = self._heartbeat_at
+        at = min(self._heartbeat_at, self._look_at)
         read = self.reads.deadline(self._node.timing.read_round_us)
         if read is not None and read < at:
             at = read
@@ -383,11 +386,12 @@ class Leader:
 
     def on_time(self) -> None:
         node = self._node
+        self._look_at = node.now + node.timing.heartbeat_us
         if not self._hears_quorum():
             node.tell("no quorum answers: stepping down", "warning")
             node.become_follower(None, self.ballot)
             return
-        if node.durability.oldest_write_us(node.now) > node.timing.disk_stall_us:
+        if node.stalled:
             node.tell("the disk has not finished a write for too long: stepping down", "error")
             node.become_follower(None, self.ballot, node.timing.suspect_ceiling_us)
             return

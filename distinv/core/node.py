@@ -332,6 +332,11 @@ class Node:
             self._commit_told = usable
             self.emit(Commit(usable))
 
+    @property
+    def stalled(self) -> bool:
+        """Its disk has not finished a write for so long that it counts as dead."""
+        return self.durability.oldest_write_us(self.now) > self.timing.disk_stall_us
+
     def hears_leader(self) -> bool:
         """Somebody leads, as far as this node can tell: no reason for another leader."""
         if isinstance(self.role, Leader):

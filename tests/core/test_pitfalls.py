@@ -280,6 +280,36 @@ def test_leader_alive_and_disk_dead_heartbeats_go_on_and_the_cluster_hangs() -> 
     scene.settle()
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_leader_alive_and_disk_dead_while_it_answers_reads(count: int) -> None:
+    """Every round of reads beats, and once put off the look at the disk (simulator, seed 510)."""
+    scene = Scene(count)
+    leader = scene.elect(1)
+    scene.settle()
+    leader.stalled = True
+    leader.submit(1)
+    for ticket in range(60):
+        if leader.leads:
+            leader.read(ticket)
+        scene.run(20)
+    assert not leader.leads
+
+
+def test_a_leader_does_not_live_on_followers_whose_disks_are_dead() -> None:
+    """It hears a quorum that decides nothing, and keeps the others from electing one that does
+    (simulator, seed 6420 of that time): a dead disk gives no answer to a heartbeat."""
+    scene = Scene(5)
+    leader = scene.elect(5)
+    scene.settle()
+    scene.cut((5, 1), (1, 5), (5, 2), (2, 5))
+    scene[4].stalled = True
+    leader.submit(1)
+    assert scene.run(8_000, lambda: any(scene[number].serves for number in (1, 2, 3)))
+    assert scene.leader is not None
+    scene.leader.submit(2)
+    assert scene.run(500, lambda: scene.numbers()[-1:] == [2])
+
+
 def test_a_disk_that_is_only_slow_costs_no_leadership() -> None:
     scene = Scene()
     leader = scene.elect(1)

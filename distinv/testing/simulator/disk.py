@@ -18,7 +18,8 @@ class Disk:
     def __init__(self, world: World, name: str, sync_us: int) -> None:
         self._world = world
         self._random = Random(f"disk of {name} {world.seed} {world.plan.stream}")
-        self._sync_us = sync_us
+        self.sync_us = sync_us
+        """A sync takes between half and three times as long."""
         self._storage = MemoryStorage()
         self._life = 0
         self._synced: Callable[[int], None] = _nobody
@@ -86,7 +87,7 @@ class Disk:
     def _start_sync(self) -> None:
         self._syncing = True
         ticket, stored = self._staged[-1]
-        lasts = int(self._sync_us * self._random.uniform(0.5, 3.0))
+        lasts = int(self.sync_us * self._random.uniform(0.5, 3.0))
         self._world.after(lasts, self._end_sync, self._life, ticket, stored)
 
     def _end_sync(self, life: int, ticket: int, stored: int) -> None:

@@ -232,6 +232,7 @@ class Simulation:
         for server in self.servers:
             if server in self._quorum:
                 server.disk.stalled_until = server.disk.full_until = 0
+                server.disk.sync_us = self.plan.sync_us
                 self.start(server)
             else:
                 self._leave_broken(server, self.plan.leftovers[server.number])
@@ -292,8 +293,8 @@ class Simulation:
                 world.block(server.host, client.host, FOREVER_US)
         if fault == "lossy":
             for process in self.processes:
-                world.lossy[server.host, process.host] = 0.5
-                world.lossy[process.host, server.host] = 0.5
+                world.lossy[server.host, process.host] = 0.3
+                world.lossy[process.host, server.host] = 0.3
         if fault == "down":
             server.crash()
             return
