@@ -145,10 +145,14 @@ class Follower:
         if not node.hears_leader():
             node.emit(ReadFailed((ticket,), "no_leader"))
         else:
-            self.reads.add(ticket)
+            self.reads.add(ticket, node.now)
 
     def _ask(self) -> None:
         node = self._node
+        if self.reads.unanswered_us(node.now) > node.timing.suspect_floor_us:
+            # The leader is heard and does not hear: whoever waits may ask it directly.
+            node.emit(ReadFailed(self.reads.abandon(), "not_leader"))
+            return
         number = self.reads.next_question(node.now, node.timing.read_round_us)
         if number is not None and node.leader is not None:
             node.send(node.leader, ReadIndex(number))
@@ -157,7 +161,7 @@ class Follower:
         node = self._node
         if message.ballot != node.leader_ballot:
             return
-        served = self.reads.answered(message.number)
+        served = self.reads.answered(message.number, node.now)
         if message.index < 0:
             if served:
                 node.emit(ReadFailed(served, "no_leader"))

@@ -97,9 +97,16 @@ class ReadQuestions:
         """By question under way: how many reads had come, since the start, when it was sent."""
         self._number = 0
         self._asked_at = 0
+        self._unanswered_since = 0
 
-    def add(self, ticket: int) -> None:
+    def add(self, ticket: int, now: int) -> None:
+        if not self._waiting:
+            self._unanswered_since = now
         self._waiting.append(ticket)
+
+    def unanswered_us(self, now: int) -> int:
+        """For how long reads have waited without any answer."""
+        return now - self._unanswered_since if self._waiting else 0
 
     @property
     def waiting(self) -> bool:
@@ -125,11 +132,12 @@ class ReadQuestions:
         under_way = self._waiting and self._asked
         return self._asked_at + self._patience_us(interval_us) if under_way else None
 
-    def answered(self, number: int) -> tuple[int, ...]:
+    def answered(self, number: int, now: int) -> tuple[int, ...]:
         """The reads that this answer serves."""
         until = self._asked.pop(number, None)
         if until is None:
             return ()
+        self._unanswered_since = now
         self._asked = {later: reads for later, reads in self._asked.items() if later > number}
         served = tuple(self._waiting.popleft() for _ in range(until - self._gone))
         self._gone += len(served)

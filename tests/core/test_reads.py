@@ -73,69 +73,69 @@ def test_a_read_that_just_came_does_not_look_like_a_late_turn() -> None:
 
 def test_an_answer_serves_those_that_waited_when_the_question_was_sent() -> None:
     questions = ReadQuestions()
-    questions.add(1)
+    questions.add(1, 0)
     assert questions.next_question(0, GAP) == 1
-    questions.add(2)
+    questions.add(2, 0)
     assert questions.next_question(1, GAP) is None
-    assert questions.answered(1) == (1,)
+    assert questions.answered(1, 0) == (1,)
     assert questions.next_question(2, GAP) == 2
-    assert questions.answered(2) == (2,)
+    assert questions.answered(2, 0) == (2,)
     assert not questions.waiting
 
 
 def test_an_older_answer_serves_the_older_reads_only() -> None:
     questions = ReadQuestions()
-    questions.add(1)
+    questions.add(1, 0)
     questions.next_question(0, GAP)
-    questions.add(2)
+    questions.add(2, 0)
     assert questions.next_question(GAP, GAP) == 2
-    assert questions.answered(1) == (1,)
-    assert questions.answered(1) == (), "answered twice"
-    assert questions.answered(2) == (2,)
+    assert questions.answered(1, 0) == (1,)
+    assert questions.answered(1, 0) == (), "answered twice"
+    assert questions.answered(2, 0) == (2,)
 
 
 def test_a_later_answer_makes_the_earlier_ones_useless() -> None:
     questions = ReadQuestions()
-    questions.add(1)
+    questions.add(1, 0)
     questions.next_question(0, GAP)
     questions.next_question(GAP, GAP)
-    assert questions.answered(2) == (1,)
-    questions.add(2)
-    assert questions.answered(1) == ()
+    assert questions.answered(2, 0) == (1,)
+    questions.add(2, 0)
+    assert questions.answered(1, 0) == ()
     assert questions.waiting
 
 
 def test_a_number_is_never_used_again() -> None:
     questions = ReadQuestions()
-    questions.add(1)
+    questions.add(1, 0)
     assert questions.next_question(0, GAP) == 1
     assert questions.abandon() == (1,)
-    questions.add(2)
+    questions.add(2, 0)
     assert questions.next_question(GAP, GAP) == 2
-    assert questions.answered(1) == (), "an answer to a question of before"
+    assert questions.answered(1, 0) == (), "an answer to a question of before"
     assert questions.waiting
 
 
 def test_questions_that_nobody_answers_are_forgotten_the_oldest_first() -> None:
     questions = ReadQuestions()
-    questions.add(1)
+    questions.add(1, 0)
     for number in range(1, 18):
         assert questions.next_question(number * 10_000 * MS, GAP) == number
     assert len(questions._asked) == 16
-    assert questions.answered(1) == ()
-    assert questions.answered(2) == (1,)
+    assert questions.answered(1, 0) == ()
+    assert questions.answered(2, 0) == (1,)
 
 
 def test_slow_answers_are_waited_for() -> None:
     """Sixteen questions every 10 ms used to forget each one before its answer could arrive."""
     questions, delay = ReadQuestions(), 500 * MS
-    questions.add(1)
+    questions.add(1, 0)
     asked: dict[int, int] = {}
     for now in range(0, 2_000 * MS, MS):
         if (number := questions.next_question(now, GAP)) is not None:
             asked[number] = now
         for number, then in asked.items():
-            if then + delay == now and questions.answered(number):
+            if then + delay == now and questions.answered(number, 0):
                 assert now == delay
                 return
     raise AssertionError("no answer was ever in time")
@@ -144,10 +144,10 @@ def test_slow_answers_are_waited_for() -> None:
 def test_many_reads_cost_each_a_moment() -> None:
     questions = ReadQuestions()
     for ticket in range(20_000):
-        questions.add(ticket)
+        questions.add(ticket, 0)
     number = questions.next_question(0, GAP)
     assert number is not None
-    assert questions.answered(number) == tuple(range(20_000))
+    assert questions.answered(number, 0) == tuple(range(20_000))
 
 
 # --- scenes -----------------------------------------------------------------------------------
@@ -322,3 +322,20 @@ def test_a_followers_question_after_a_pause_is_no_sign_of_lateness() -> None:
     scene.run(1_000)
     leader.turn(events.Received(B, ReadIndex(1)), events.TimeReached())
     assert leader.node.health.score == 0
+
+
+def test_a_mute_follower_gives_its_reads_back() -> None:
+    """It hears the leader, which does not hear it: a client once asked it in vain for ten seconds
+    (a simulated run with a server that is mute for good)."""
+    scene = Scene()
+    scene.elect(1)
+    scene.settle()
+    scene.cut((2, 1))
+    scene[2].read(1)
+    scene.run(200)
+    scene[2].read(2)
+    assert scene.run(200, lambda: scene[2].failed == [1, 2])
+    scene.heal()
+    scene[2].read(3)
+    assert scene.run(50, lambda: 3 in scene[2].ready)
+    assert scene[2].node.leader == 1
