@@ -73,7 +73,7 @@ class Timing:
     client_answer_us: int = 1 * SECOND
     """A living server that answered no command for this long is sent them again; doubles."""
     client_read_us: int = 3 * SECOND
-    """The same for one read: a digest or a long list takes its time."""
+    """One that answered no read for this long is left for another: a digest takes its time."""
     client_denied_us: int = 1 * SECOND
     """So long must refusals of the key go on before a call says so; two refusals at least."""
     max_clock_skew_us: int = 5 * SECOND

@@ -141,15 +141,12 @@ class Questions:
         self._waiting.move_to_end(question.id, last=False)
 
     def impatient_at(self) -> int | None:
-        """When the oldest read has waited for so long that it is asked again."""
+        """When the oldest read has waited for so long that another server is asked."""
         if not self._asked:
             return None
         oldest = next(iter(self._asked.values()))
         doublings = min(oldest.tries - 1, 8)
         return oldest.asked_at + (self._timing.client_read_us << doublings)
-
-    def ask_oldest_again(self) -> None:
-        self._ask_again(next(iter(self._asked.values())))
 
     def deadline(self) -> int | None:
         """When there is something to send again after a pause, or the answer is overdue."""

@@ -295,9 +295,9 @@ class Router:
         else:
             self._work.rewind(now)
 
-    def leave_impatient(self, now: int) -> None:
-        """The home lives and does not do its work: try another."""
-        self._leave(now, silent=True)
+    def leave_impatient(self, now: int, *, silent: bool) -> None:
+        """The home lives and does not do its work: try another. `silent`: that was an attempt."""
+        self._leave(now, silent=silent)
 
     def _learn_leader(
         self, leader: int, address: Address | None, ballot: Ballot | None, now: int

@@ -326,11 +326,10 @@ class ClientSession:
     def _retry_unanswered(self, now: int) -> None:
         impatient_at = self._stream.impatient_at()
         if impatient_at is not None and now >= impatient_at:
-            self._router.leave_impatient(now)
+            self._router.leave_impatient(now, silent=True)
         asked_until = self._questions.impatient_at()
-        while asked_until is not None and now >= asked_until:
-            self._questions.ask_oldest_again()
-            asked_until = self._questions.impatient_at()
+        if asked_until is not None and now >= asked_until:
+            self._router.leave_impatient(now, silent=False)
 
     def _pump(self, now: int) -> None:
         """Hand to the link what may be sent to the home now."""

@@ -144,6 +144,9 @@ class Follower:
         node = self._node
         if not node.hears_leader():
             node.emit(ReadFailed((ticket,), "no_leader"))
+        elif node.stalled:
+            # What it could read of may never be durable here.
+            node.emit(ReadFailed((ticket,), "not_leader"))
         else:
             self.reads.add(ticket, node.now)
 

@@ -894,6 +894,18 @@ def test_a_read_that_a_living_server_forgot_is_asked_again() -> None:
     assert world.now - began < world.timing.client_read_us + 10 * MILLISECOND
 
 
+def test_a_read_that_a_living_server_never_answers_is_asked_elsewhere() -> None:
+    """A follower whose disk is dead has the leader's index, and never what it is the index of."""
+    world = World(2)
+    world.answer(world.query(b"0"))
+    world.servers[0].intercept = lambda server, peer, message: isinstance(message, Query)
+    began = world.now
+    (end,) = world.answer(world.query(b"q", linearizable=False))
+    assert end.value == b"answer:q"
+    assert world.client.home == NodeId(2)
+    assert world.now - began < world.timing.client_read_us + 100 * MILLISECOND
+
+
 def test_a_local_read_is_served_without_a_leader() -> None:
     world = World(2)
     world.leader = None

@@ -339,3 +339,18 @@ def test_a_mute_follower_gives_its_reads_back() -> None:
     scene[2].read(3)
     assert scene.run(50, lambda: 3 in scene[2].ready)
     assert scene[2].node.leader == 1
+
+
+def test_a_follower_whose_disk_is_dead_takes_no_reads() -> None:
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene[2].stalled = True
+    leader.submit(1)
+    scene.run(500)
+    scene[2].read(1)
+    scene.run(1_000)
+    assert not scene[2].failed, "it is slow, perhaps"
+    scene[2].read(2)
+    assert scene[2].failed == [2]
+    assert scene[2].node.leader == 1

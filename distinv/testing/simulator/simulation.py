@@ -186,9 +186,9 @@ class Simulation:
 
     def may_rot(self) -> bool:
         """Whether one more disk may be damaged: a majority of every possible set stays whole."""
-        odd = self.plan.servers - (self.plan.servers + 1) % 2
+        voters = odd_voters(self.plan.servers, self.world.config.limits.voters_max)
         rotten = sum(server.disk.rotten for server in self.servers)
-        return rotten < odd - majority(min(odd, self.world.config.limits.voters_max))
+        return rotten < voters - majority(voters)
 
     def spring(self, server: SimServer, records: Sequence[Record]) -> Trap | None:
         """The trap that this write sets off, if one is laid for it."""
