@@ -22,7 +22,9 @@ def test_every_part_has_its_figures() -> None:
         cwd=ROOT,
         timeout=100,
     )
-    assert done.returncode == 0, done.stderr
+    # A server of another test may still write to a port that a client of this run was given.
+    said = [line for line in done.stderr.splitlines() if "it belongs to cluster" not in line]
+    assert (done.returncode, said) == (0, []), done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["machine"]["cores"] == os.cpu_count()
     rates = {(row["what"], row["callers"]): row["per_s"]["median"] for row in found["rates"]}

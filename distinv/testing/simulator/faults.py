@@ -6,6 +6,7 @@ fewer clients in a smaller run) does nothing, so that any subset of a plan is a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,12 @@ def _ms(time_us: int) -> str:
 
 
 @frozen
-class Fault:
+class Fault(ABC):
     at_us: int
 
+    @abstractmethod
     def strike(self, run: Simulation) -> None:
-        raise NotImplementedError
+        """Do it, now."""
 
 
 # --- processes ------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -10,24 +10,8 @@ import attrs
 from attrs import evolve, frozen
 
 from distinv.errors import ConfigError
-from distinv.testing.simulator.faults import (
-    LEADER,
-    Bridge,
-    ClientCrash,
-    Clog,
-    Crash,
-    Cut,
-    Eclipse,
-    Fault,
-    Fill,
-    HandOver,
-    Jump,
-    Pause,
-    PowerCut,
-    Rot,
-    Stall,
-    Trap,
-)
+from distinv.testing.simulator.drawing import MS, draw_faults
+from distinv.testing.simulator.faults import Fault
 from distinv.testing.simulator.hostile import HOSTILE
 
 ELECTIONS = ("bully", "ring")
@@ -45,8 +29,6 @@ LEFTOVERS = (
     "stalled",
 )
 """What may stay wrong with a server for good; see `Simulation._leave_broken`."""
-
-MS = 1_000
 
 
 @frozen
@@ -202,108 +184,5 @@ def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
         heal_all=random.random() < 0.4,
         quorum=tuple(random.sample(range(servers), servers)),
         leftovers=tuple(random.choice(LEFTOVERS) for _ in range(servers)),
-        faults=_draw_faults(random, servers, clients, duration_us),
+        faults=draw_faults(random, servers, clients, duration_us),
     )
-
-
-def _draw_faults(random: Random, servers: int, clients: int, duration_us: int) -> tuple[Fault, ...]:
-    """Each run has some kinds of faults and not others, each at a rate of its own."""
-    names = [f"server-{number}" for number in range(servers)]
-    everybody = [*names, *(f"client-{number}" for number in range(clients))]
-    faults: list[Fault] = []
-
-    def some(chance: float, low_us: int, high_us: int, draw: Callable[[int], Fault]) -> None:
-        if random.random() >= chance:
-            return
-        every_us = random.randrange(low_us, high_us)
-        at_us = int(random.expovariate(1.0) * every_us)
-        while at_us < duration_us:
-            faults.append(draw(at_us))
-            at_us += int(random.expovariate(1.0) * every_us) + 1
-
-    def server(leader: float) -> str:
-        return LEADER if random.random() < leader else random.choice(names)
-
-    long_us = random.randrange(50 * MS, 1_500 * MS)
-    fast = random.random() < 0.5
-
-    def down_us() -> int:
-        """A machine that reboots, or a process that is restarted at once."""
-        return random.randrange(1 * MS, 30 * MS) if fast else random.randrange(long_us)
-
-    def cut(at_us: int) -> Fault:
-        side = tuple(name for name in everybody if random.random() < 0.4)
-        if random.random() < 0.3:
-            side = (LEADER,)
-        return Cut(at_us, side, random.random() < one_way, random.randrange(100 * MS, cut_us))
-
-    def power_cut(at_us: int) -> Fault:
-        down = tuple(random.randrange(min(long_us, 1_500 * MS)) for _ in names)
-        held = random.choice((0, 5 * MS, 20 * MS, 60 * MS))
-        leader = random.choice((0, 1_000 * MS, 1_000 * MS))
-        return PowerCut(at_us, down, held, leader)
-
-    def trap(at_us: int) -> Fault:
-        how = random.choice(("mid-turn", "mid-sync", "after-sync"))
-        return Trap(at_us, random.choice(trapped), how, random.randrange(1 * MS, 30 * MS))
-
-    def eclipse(at_us: int) -> Fault:
-        how = random.choice(("mid-sync", "after-sync"))
-        down, dark = random.randrange(1 * MS, 10 * MS), random.randrange(400 * MS, 900 * MS)
-        return Eclipse(at_us, "promise", how, down, dark)
-
-    def bridge(at_us: int) -> Fault:
-        restart_us = random.choice((0, random.randrange(100 * MS, 500 * MS)))
-        hub, for_us = random.choice(names), random.randrange(300 * MS, 2 * cut_us)
-        return Bridge(at_us, hub, for_us, restart_us)
-
-    def clog(at_us: int) -> Fault:
-        return Clog(at_us, server(0.5), random.choice(everybody), random.randrange(500 * MS))
-
-    cut_us = random.randrange(200 * MS, 1_500 * MS)
-    one_way = random.choice((0.0, 0.3, 1.0))
-    trapped = random.choice((("promise",), ("noop",), ("entry",), ("promise", "noop", "birth")))
-    some(0.5, 400 * MS, 3_000 * MS, lambda at: Crash(at, server(0.6), down_us()))
-    some(0.3, 400 * MS, 2_000 * MS, power_cut)
-    some(0.3, 100 * MS, 1_000 * MS, trap)
-    some(0.2 if servers > 2 else 0.0, 500 * MS, 2_000 * MS, eclipse)
-    some(
-        0.3,
-        500 * MS,
-        3_000 * MS,
-        lambda at: Pause(
-            at,
-            server(0.4) if random.random() < 0.8 else random.choice(everybody),
-            random.randrange(20 * MS, 1_500 * MS),
-        ),
-    )
-    some(0.4, 300 * MS, 2_000 * MS, cut)
-    some(0.2 if servers > 2 else 0.0, 500 * MS, 3_000 * MS, bridge)
-    some(0.2, 300 * MS, 2_000 * MS, clog)
-    some(0.2, 500 * MS, 2_000 * MS, HandOver)
-    some(
-        0.2,
-        1_000 * MS,
-        4_000 * MS,
-        lambda at: Stall(at, server(0.6), random.randrange(10 * MS, 3_000 * MS)),
-    )
-    some(
-        0.1,
-        1_000 * MS,
-        4_000 * MS,
-        lambda at: Fill(at, server(0.5), random.randrange(10 * MS, 1_000 * MS)),
-    )
-    some(0.1, 500 * MS, 4_000 * MS, lambda at: Rot(at, server(0.3), random.random()))
-    some(
-        0.2,
-        500 * MS,
-        3_000 * MS,
-        lambda at: Jump(at, server(0.4), random.randrange(-30_000 * MS, 30_000 * MS)),
-    )
-    some(
-        0.2,
-        300 * MS,
-        2_000 * MS,
-        lambda at: ClientCrash(at, random.randrange(clients), random.randrange(300 * MS)),
-    )
-    return tuple(sorted(faults, key=lambda fault: fault.at_us))

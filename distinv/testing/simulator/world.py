@@ -8,6 +8,7 @@ a seed is a run, bit for bit.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import log
@@ -46,7 +47,7 @@ class Clock:
         return (local - self.base_us) * _PPM // (_PPM + self.rate_ppm) + 1
 
 
-class Process:
+class Process(ABC):
     """Something with an address that takes turns."""
 
     def __init__(self, world: World, name: str, address: Address) -> None:
@@ -113,8 +114,9 @@ class Process:
             self.world.turns += 1
             self.turn()
 
+    @abstractmethod
     def turn(self) -> None:
-        raise NotImplementedError
+        """Take what has arrived, and do what is due."""
 
     def stop(self) -> None:
         self.alive = False
