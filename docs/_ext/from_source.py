@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,39 +218,26 @@ def setup(app: Any) -> dict[str, bool]:
     from docutils.parsers.rst import Directive
     from docutils.statemachine import StringList
 
-    class FromSource(Directive):
-        required_arguments = 1
+    def directive(name: str, arguments: int, table: Callable[..., str]) -> None:
+        """`name` stands for what `table` makes of the directive's content and its arguments."""
 
-        def markdown(self, *arguments: str) -> str:
-            raise NotImplementedError
+        class FromSource(Directive):
+            has_content = True
+            required_arguments = arguments
 
-        def run(self) -> list[nodes.Node]:
-            try:
-                lines = self.markdown(*self.arguments).splitlines()
-            except (ValueError, KeyError) as error:
-                raise self.error(str(error)) from error
-            holder = nodes.container()
-            self.state.nested_parse(StringList(lines), self.content_offset, holder)
-            return holder.children
+            def run(self) -> list[nodes.Node]:
+                try:
+                    lines = table(self.content, *self.arguments).splitlines()
+                except (ValueError, KeyError) as error:
+                    raise self.error(str(error)) from error
+                holder = nodes.container()
+                self.state.nested_parse(StringList(lines), self.content_offset, holder)
+                return holder.children
 
-    class Settings(FromSource):
-        has_content = True
+        app.add_directive(name, FromSource)
 
-        def markdown(self, name: str) -> str:
-            return settings_table(name, reasons_of(self.content))
-
-    class CommandOptions(FromSource):
-        def markdown(self, name: str) -> str:
-            return options_table(name)
-
-    class PlantedBugs(FromSource):
-        required_arguments = 0
-
-        def markdown(self) -> str:
-            return planted_table()
-
-    app.add_directive("planted-bugs", PlantedBugs)
-    app.add_directive("settings", Settings)
-    app.add_directive("command-options", CommandOptions)
+    directive("settings", 1, lambda content, name: settings_table(name, reasons_of(content)))
+    directive("command-options", 1, lambda _, name: options_table(name))
+    directive("planted-bugs", 0, lambda _: planted_table())
     app.connect("autodoc-process-docstring", _leave_out_generated)
     return {"parallel_read_safe": True}
