@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from scene import CLUSTER_ID, MS, Scene, command, log_of
+from scene import CLUSTER_ID, MS, Scene, Server, command, log_of
 
 from distinv.config import Limits, Timing
 from distinv.core import events
@@ -47,14 +47,26 @@ def prepare(term: int, node: int, ordered_by: Ballot = NO_BALLOT) -> Prepare:
     return Prepare(Ballot(term, NodeId(node)), ordered_by)
 
 
+def led(count: int = 3, *, learners: int = 0) -> tuple[Scene, Server]:
+    """Server 1 leads, and everybody has what it has."""
+    scene = Scene(count, learners=learners)
+    leader = scene.elect(1)
+    scene.settle()
+    return scene, leader
+
+
+def campaign(server: Server, ordered_by: Ballot) -> None:
+    server.node.become_candidate("the scene wants it", ordered_by)
+    server.turn()
+
+
 # --- 1: one owner, durable before it is used, never used again --------------------------------
 
 
 def test_1_the_own_promise_is_durable_before_prepare_leaves() -> None:
     scene = Scene()
     scene[1].stalled = True
-    scene[1].node.become_candidate("the scene wants it", Ballot(1, B))
-    scene[1].turn()
+    campaign(scene[1], Ballot(1, B))
     scene.run(300)
     assert scene.messages(Prepare, 1) == []
     scene[1].stalled = False
@@ -69,8 +81,7 @@ def test_1_a_restarted_candidate_goes_above_every_ballot_in_its_record(kept: int
     scene.cut((2, 1), (3, 1))
     for _ in range(4):
         server = scene[1]
-        server.node.become_candidate("the scene wants it", Ballot(1, B))
-        server.turn()
+        campaign(server, Ballot(1, B))
         scene.run(20 * kept + 1)
         server.crash(kept)
         server.start()
@@ -121,9 +132,7 @@ def test_1_nobody_leads_in_a_ballot_it_has_not_promised_itself(ballot: Ballot) -
 
 
 def test_1_no_prepare_is_answered_in_a_ballot_that_has_appended() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led()
     before = len(scene.messages(Promise, 2))
     scene[2].turn(events.Received(A, Prepare(leader.node.leader_ballot, NO_BALLOT)))
     scene.run(10)
@@ -202,8 +211,7 @@ def test_2_only_an_echo_of_the_exact_ballot_counts() -> None:
     scene = Scene()
     scene.isolate(1)
     server = scene[1]
-    server.node.become_candidate("the scene wants it", Ballot(1, B))
-    server.turn()
+    campaign(server, Ballot(1, B))
     scene.run(5)
     assert server.campaigns
     for ballot in (Ballot(0, A), Ballot(1, B), Ballot(2, A)):
@@ -272,8 +280,7 @@ def test_4_an_entry_of_an_older_ballot_is_not_committed_by_counting() -> None:
     scene.isolate(3)
     first = scene[1]
     noops = scene.hold(lambda message: isinstance(message, Append) and bool(message.entries))
-    first.node.become_candidate("the scene wants it", Ballot(2, C))
-    first.turn()
+    campaign(first, Ballot(2, C))
     assert scene.run(100, lambda: first.leads)
     # Server 2 has verified everything but the no-op, which is still under way.
     probe = Append(first.node.leader_ballot, log_of(THREE, *old)[-1].position, (), 1, 0)
@@ -294,8 +301,7 @@ def test_4_nothing_is_appended_for_clients_before_it_serves() -> None:
     scene = Scene()
     acks = scene.hold(lambda message: isinstance(message, (AppendAck, HeartbeatAck)))
     server = scene[1]
-    server.node.become_candidate("the scene wants it", Ballot(1, B))
-    server.turn()
+    campaign(server, Ballot(1, B))
     assert scene.run(100, lambda: server.leads)
     server.submit(1)
     scene.run(5)
@@ -308,9 +314,7 @@ def test_4_nothing_is_appended_for_clients_before_it_serves() -> None:
 
 
 def test_5_learners_do_not_count() -> None:
-    scene = Scene(3, learners=2)
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led(learners=2)
     scene.isolate(2)
     scene.isolate(3)
     scene.cuts.difference_update({(NodeId(2), NodeId(3)), (NodeId(3), NodeId(2))})
@@ -325,9 +329,7 @@ def test_5_learners_do_not_count() -> None:
 
 def test_5_the_set_is_the_logs_and_not_who_was_seen() -> None:
     """Two of five voters, alone with each other for long, stay two of five."""
-    scene = Scene(5)
-    scene.elect(1)
-    scene.settle()
+    scene, _ = led(5)
     for id in (3, 4, 5):
         scene[id].crash()
     scene.run(30_000)
@@ -375,9 +377,7 @@ def test_6_an_acknowledgement_covers_what_was_sent_and_not_the_own_log() -> None
 
 
 def test_6_it_starts_at_nothing_in_each_ballot() -> None:
-    scene = Scene()
-    scene.elect(1)
-    scene.settle()
+    scene, _ = led()
     assert scene[3].node.role.verified == 2  # type: ignore[union-attr]
     ballot = Ballot(9, B)
     scene[3].turn(events.Received(B, Heartbeat(ballot, 2, 2, 0)))
@@ -386,9 +386,7 @@ def test_6_it_starts_at_nothing_in_each_ballot() -> None:
 
 
 def test_6_what_is_not_durable_is_not_acknowledged() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led()
     scene[3].stalled = True
     leader.submit(1)
     scene.run(100)
@@ -400,9 +398,7 @@ def test_6_what_is_not_durable_is_not_acknowledged() -> None:
 
 
 def test_7_what_is_committed_elsewhere_but_not_durable_here_is_not_applied() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led()
     scene[3].stalled = True
     leader.submit(1)
     scene.run(100)
@@ -416,9 +412,7 @@ def test_7_what_is_committed_elsewhere_but_not_durable_here_is_not_applied() -> 
 
 
 def test_7_nor_does_a_leader_apply_what_only_the_others_have() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led()
     leader.stalled = True
     leader.submit(1)
     scene.run(100)
@@ -482,9 +476,7 @@ def test_8_a_conflict_at_or_below_commit_stops_the_server() -> None:
 
 
 def test_8_entries_that_do_not_follow_by_hash_are_dropped() -> None:
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led()
     server, ballot = scene[2], leader.node.leader_ballot
     last = server.node.log.last
     forged = make_entry(Position(last.index, last.ballot, bytes(16)), ballot, 0, 0, b"")
@@ -495,9 +487,7 @@ def test_8_entries_that_do_not_follow_by_hash_are_dropped() -> None:
 
 def test_8_a_voter_set_that_cannot_be_read_is_not_taken_into_the_log() -> None:
     """It would count from the moment it is appended."""
-    scene = Scene()
-    leader = scene.elect(1)
-    scene.settle()
+    scene, leader = led()
     server, ballot = scene[2], leader.node.leader_ballot
     last = server.node.log.last
     entry = make_entry(last, ballot, 0, EntryKind.VOTERS, b"no voter set")
@@ -537,9 +527,7 @@ def test_10_what_was_acknowledged_survives_any_change_of_leader() -> None:
 
 def test_11_nothing_goes_on_as_if_a_write_had_happened() -> None:
     """A write that never ends: no promise, no acknowledgement, nothing applied, no leadership."""
-    scene = Scene()
-    scene.elect(1)
-    scene.settle()
+    scene, _ = led()
     for server in scene.servers.values():
         server.stalled = True
     scene[1].turn(events.Submit(command(1)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from random import Random
 
 import msgspec
 import pytest
-from electorate import ANSWER_US, TIMING, Electorate
 
 from distinv.election.api import ElectionAction, ElectionContext, Nominate, SendElection
 from distinv.election.bully import (
@@ -20,6 +20,7 @@ from distinv.election.bully import (
 )
 from distinv.entry import Ballot, NodeId
 from distinv.errors import BadDatagram
+from distinv.testing.conformance.electorate import ANSWER_US, TIMING, Electorate
 
 MEMBERS = tuple(NodeId(number) for number in (1, 2, 3, 4, 5))
 
@@ -183,20 +184,16 @@ def test_what_is_not_a_message_is_a_bad_datagram(body: bytes) -> None:
 
 def test_the_scene_of_the_paper() -> None:
     """Five servers, the leader dead, server 2 notices: who says what, in order."""
-    net = Electorate(Bully, MEMBERS, delay_max_us=1)
+    net = Electorate(Bully, 5, delays_us=range(1, 2))
     net.lead(5)
     net.kill(5)
     net.suspect([2], 5)
     net.run(ANSWER_US + 1_000)
-    scene = []
-    for line in net.trace:
-        _, source, verb, *rest = line.split()
-        if verb == "nominates":
-            scene.append(f"{source} nominates {rest[0]}")
-        else:
-            message = decode_untrusted(bytes.fromhex(rest[1]))
-            scene.append(f"{source} > {rest[0].rstrip(':')} {type(message).__name__}")
-    assert scene == [
+    scene = [(each.at, f"{each.by} nominates {each.whom}") for each in net.nominations]
+    for when, source, send in net.sends:
+        name = type(decode_untrusted(send.body)).__name__
+        scene.append((when, f"{source} > {send.to} {name}"))
+    assert [line for _, line in sorted(scene, key=itemgetter(0))] == [
         "2 > 3 ElectionCall",
         "2 > 4 ElectionCall",
         "3 > 2 Answer",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import ModuleType
 
-from electorate import ANSWER_US, TIMING, Electorate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distinv.election.api import Election, ElectionContext, Nominate, SendElection
 from distinv.entry import NodeId
+from distinv.testing.conformance.electorate import ANSWER_US, TIMING, Electorate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SECOND = 1_000_000
+
+electorate = partial(Electorate, insistent=False)
+"""Nobody suspects twice: whatever comes of it is the elections' own doing."""
 
 
 def load(path: Path) -> ModuleType:
@@ -46,18 +50,18 @@ def make_busy(election: Election, delay_us: int) -> None:
 
 
 def test_among_equals_the_highest_id_is_nominated_by_everybody() -> None:
-    net = Electorate(lowest_load, [1, 2, 3, 4, 5])
+    net = electorate(lowest_load, 5)
     net.lead(5)
     net.kill(5)
     net.suspect(net.alive(), 5)
     net.run(ANSWER_US)
-    assert [nominee for _, _, nominee in net.nominations] == [4, 4, 4, 4]
+    assert [each.whom for each in net.nominations] == [4, 4, 4, 4]
 
 
 def test_the_least_busy_is_nominated() -> None:
-    net = Electorate(lowest_load, [1, 2, 3, 4, 5])
+    net = electorate(lowest_load, 5)
     for node, delay_us in ((1, 9_000), (2, 500), (3, 90_000), (4, 20_000)):
-        make_busy(net.nodes[NodeId(node)], delay_us)
+        make_busy(net.machines[NodeId(node)], delay_us)
     net.kill(5)
     net.suspect([1], 5)
     assert net.run_until_nominated(SECOND) == 2
@@ -65,7 +69,7 @@ def test_the_least_busy_is_nominated() -> None:
 
 def test_a_live_server_is_nominated_in_bounded_time_under_loss() -> None:
     for seed in range(40):
-        net = Electorate(lowest_load, [1, 2, 3, 4, 5], seed=seed, loss=0.3)
+        net = electorate(lowest_load, 5, seed=seed, loss=0.3)
         net.lead(5)
         net.kill(5)
         net.kill(3)
@@ -74,7 +78,7 @@ def test_a_live_server_is_nominated_in_bounded_time_under_loss() -> None:
 
 
 def test_a_leader_ends_it() -> None:
-    net = Electorate(lowest_load, [1, 2, 3, 4, 5], ordain=lambda node: True)
+    net = electorate(lowest_load, 5, ordains=True)
     net.suspect(net.alive(), None)
     net.run(5 * SECOND)
     assert net.leader == 5
@@ -82,10 +86,10 @@ def test_a_leader_ends_it() -> None:
 
 
 def test_while_none_leads_it_asks_again_less_and_less_often() -> None:
-    net = Electorate(lowest_load, [1, 2, 3])
+    net = electorate(lowest_load, 3)
     net.suspect([1], None)
     net.run(20 * SECOND)
-    times = [time for time, _, _ in net.nominations]
+    times = [each.at for each in net.nominations]
     assert 5 <= len(times) <= 20
 
 

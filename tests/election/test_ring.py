@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import itemgetter
 from random import Random
 
 import msgspec
 import pytest
-from electorate import ANSWER_US, TIMING, Electorate
 
 from distinv.election.api import ElectionAction, ElectionContext, Nominate, SendElection
 from distinv.election.ring import Ack, Elected, Phase, Ring, RingMessage, Token, decode_untrusted
 from distinv.entry import Ballot, NodeId
 from distinv.errors import BadDatagram
+from distinv.testing.conformance.electorate import ANSWER_US, TIMING, Electorate
 
 MEMBERS = tuple(NodeId(number) for number in (1, 2, 3, 4, 5))
 
@@ -48,26 +50,22 @@ def start(election: Ring, now: int = 0) -> Token:
 
 
 def scene(net: Electorate) -> list[str]:
-    lines = []
-    for line in net.trace:
-        _, source, verb, *rest = line.split()
-        if verb == "nominates":
-            lines.append(f"{source} nominates {rest[0]}")
-            continue
-        message = decode_untrusted(bytes.fromhex(rest[1]))
-        if not isinstance(message, Ack):
+    """Who nominates and says what, acknowledgements apart; nominations first at each time."""
+    lines = [(each.at, f"{each.by} nominates {each.whom}") for each in net.nominations]
+    for when, source, send in net.sends:
+        for to, message in passed([send]):
             name = type(message).__name__
-            lines.append(f"{source} > {rest[0].rstrip(':')} {name} {message.candidate}")
-    return lines
+            lines.append((when, f"{source} > {to} {name} {message.candidate}"))
+    return [line for _, line in sorted(lines, key=itemgetter(0))]
 
 
 def test_the_scene_of_the_paper() -> None:
     """The leader is dead, server 2 notices; 4 puts its own id in and gets it back."""
-    net = Electorate(Ring, MEMBERS, delay_max_us=1)
+    net = Electorate(Ring, 5, delays_us=range(1, 2), insistent=False)
     net.lead(5)
     net.kill(5)
     net.suspect([2], 5)
-    net.suspect([4], 5, after_us=50)
+    net.at(50, partial(net.suspect, [4], 5))
     net.run(ANSWER_US)
     assert scene(net) == [
         "2 > 3 Token 2",
@@ -168,7 +166,7 @@ def test_only_the_acknowledgement_of_this_hop_counts() -> None:
 
 def test_the_id_of_a_candidate_that_died_goes_round_once() -> None:
     """Server 5's id is on its way when it dies: nobody passes the same id on twice."""
-    net = Electorate(Ring, MEMBERS, delay_max_us=1)
+    net = Electorate(Ring, 5, delays_us=range(1, 2), insistent=False)
     net.suspect([5], None)
     net.at(1, lambda: net.kill(5))
     net.run(ANSWER_US - 1)

@@ -12,7 +12,7 @@ import anyio
 from attrs import evolve
 
 from distinv import Cluster, Config, InventoryClient, Timing
-from distinv.config import test as test_config
+from distinv.testing.cluster import quick
 from distinv.transport.memory import MemoryNetwork
 
 DEADLINE_S = 30
@@ -26,26 +26,9 @@ def free_port() -> int:
         return port
 
 
-def quick_config() -> Config:
-    """Less patience than a real network asks for.
-
-    All servers run on one event loop here: when it stands still, it does so for all of them, and
-    nobody suspects anybody.
-    """
-    return with_timing(
-        test_config(),
-        heartbeat_us=25_000,
-        suspect_floor_us=125_000,
-        watchdog_us=250_000,
-        quorum_us=300_000,
-        discovery_window_us=50_000,
-        transfer_us=150_000,
-    )
-
-
 def config_of_its_own() -> Config:
     """Nobody else announces on this beacon port."""
-    config = quick_config()
+    config = quick()
     return evolve(config, network=evolve(config.network, beacon_port=free_port()))
 
 
@@ -61,7 +44,7 @@ class MemoryCluster:
         self.network = MemoryNetwork()
         self._directory = directory
         self._settings = {
-            "config": quick_config(),
+            "config": quick(),
             "expect": expect,
             "transport": self.network.open_transport,
             "discovery": self.network.open_discovery,

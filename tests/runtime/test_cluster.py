@@ -16,7 +16,6 @@ from cluster_kit import (
     MemoryCluster,
     followers_of,
     leader_of,
-    quick_config,
     running,
     with_timing,
 )
@@ -35,6 +34,7 @@ from distinv.plugins.observer import ObserverContext
 from distinv.runtime.observers import Progress
 from distinv.storage.api import Record, Storage, StorageContext
 from distinv.storage.memory import MemoryStorage
+from distinv.testing.cluster import quick
 from distinv.transport.api import Datagram, TransportContext
 from distinv.transport.memory import MemoryTransport
 from distinv.wire.messages import StatusReply
@@ -219,7 +219,7 @@ async def test_a_leader_whose_disk_hangs_lets_others_lead(tmp_path: Path) -> Non
         disks[context.data_dir.name] = StallingStorage(context)
         return disks[context.data_dir.name]
 
-    config = with_timing(quick_config(), disk_stall_us=100_000)
+    config = with_timing(quick(), disk_stall_us=100_000)
     shop = MemoryCluster(tmp_path, storage=open_disk, config=config)
     async with running(*(shop.server(number) for number in range(3))) as servers:
         slow = leader_of(servers)
@@ -335,7 +335,7 @@ class FloodingTransport(MemoryTransport):
 
 
 async def test_a_flood_is_dropped_and_counted(tmp_path: Path) -> None:
-    config = quick_config()
+    config = quick()
     config = evolve(config, limits=evolve(config.limits, inbox_datagrams=100))
     shop = MemoryCluster(tmp_path, expect=1, config=config)
 

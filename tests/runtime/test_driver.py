@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import define, evolve, field
-from cluster_kit import DEADLINE_S, quick_config
+from cluster_kit import DEADLINE_S
 
 from distinv import Config
 from distinv.core.events import Tell, Write
@@ -18,6 +18,7 @@ from distinv.runtime.observers import Audience
 from distinv.server.engine import Turn
 from distinv.server.errands import Errand
 from distinv.storage.api import PromiseRecord, Record
+from distinv.testing.cluster import quick
 from distinv.transport.api import Address, Datagram
 
 pytestmark = pytest.mark.anyio
@@ -159,7 +160,7 @@ class Bench:
             discovery=StubDiscovery(),
             storage=self.storage,  # type: ignore[arg-type]
             audience=Audience([("bench", self._observer)], "shop", "node"),
-            config=config or quick_config(),
+            config=config or quick(),
         )
 
     def _observer(self, context: ObserverContext) -> Bench:
@@ -199,7 +200,7 @@ async def test_a_batch_of_datagrams_is_one_turn() -> None:
 
 
 async def test_a_flood_takes_several_turns() -> None:
-    config = quick_config()
+    config = quick()
     config = evolve(config, limits=evolve(config.limits, turn_datagrams=2, inbox_datagrams=5))
     async with Bench(config) as bench:
         await bench.until("received", b"beacon")
@@ -263,7 +264,7 @@ async def test_answers_leave_before_anything_is_applied() -> None:
 
 
 async def test_the_store_is_flushed_in_groups_and_when_it_is_quiet() -> None:
-    config = quick_config()
+    config = quick()
     config = evolve(
         config,
         limits=evolve(config.limits, store_flush_entries=10),

@@ -1,33 +1,20 @@
-"""What the storage tests share: logs to write, and file systems that misbehave on command."""
+"""What the storage tests share: journals, and file systems that misbehave on command."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from attrs import define, field
 
-from distinv.entry import ORIGIN, Ballot, Entry, Position, Voter, VoterSet, make_entry
-from distinv.storage.api import (
-    BirthRecord,
-    EntryRecord,
-    IdentityRecord,
-    PromiseRecord,
-    Record,
-    Recovered,
-)
+from distinv.storage.api import Recovered
 from distinv.storage.files import Files
 from distinv.storage.format import SECTOR_BYTES
 from distinv.storage.journal import Journal
+from distinv.testing.conformance.written import Contents, contents_of
 
 SMALL_SEGMENT = 8 * SECTOR_BYTES
-
-IDENTITY = IdentityRecord(7, "shop")
-BALLOT = Ballot(3, 7)
-PROMISE = PromiseRecord(BALLOT)
-BIRTH = BirthRecord(VoterSet("shop", 99, (Voter(7, "north"), Voter(8, "süd"))), (5, 6))
 
 
 class QuickFiles(Files):
@@ -102,19 +89,6 @@ class FailingFiles(QuickFiles):
         super().replace(source, target)
 
 
-def log(*payloads: bytes, after: Position = ORIGIN, ballot: Ballot = BALLOT) -> list[Entry]:
-    """Entries that continue the log at `after`, one per payload."""
-    entries: list[Entry] = []
-    for payload in payloads:
-        entries.append(make_entry(after, ballot, after.index * 10, 2, payload))
-        after = entries[-1].position
-    return entries
-
-
-def records(entries: Sequence[Entry]) -> list[Record]:
-    return [EntryRecord(entry) for entry in entries]
-
-
 def journal(path: Path, files: Files | None = None, segment_bytes: int = SMALL_SEGMENT) -> Journal:
     return Journal(path, segment_bytes=segment_bytes, files=files or QuickFiles())
 
@@ -125,30 +99,10 @@ def reopened(path: Path, segment_bytes: int = SMALL_SEGMENT) -> tuple[Journal, R
     return storage, storage.recover()
 
 
-class Contents(NamedTuple):
-    """All that was recovered, but for how the last end came about."""
-
-    node: int | None
-    cluster_name: str | None
-    promised: Ballot
-    entries: list[Entry]
-    birth: BirthRecord
-
-
-def contents(recovered: Recovered) -> Contents:
-    return Contents(
-        recovered.node,
-        recovered.cluster_name,
-        recovered.promised,
-        list(recovered.entries),
-        recovered.birth,
-    )
-
-
 def look(path: Path) -> tuple[Contents, bool]:
     """What a journal holds, and whether its end is torn."""
     storage, recovered = reopened(path)
     try:
-        return contents(recovered), recovered.torn
+        return contents_of(recovered), recovered.torn
     finally:
         storage.close()

@@ -7,18 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from storage_kit import (
-    BIRTH,
-    IDENTITY,
-    PROMISE,
-    SMALL_SEGMENT,
-    QuickFiles,
-    journal,
-    log,
-    look,
-    records,
-    reopened,
-)
+from storage_kit import SMALL_SEGMENT, QuickFiles, journal, look, reopened
 
 from distinv.entry import Entry
 from distinv.errors import CorruptLog, StorageError
@@ -26,6 +15,7 @@ from distinv.storage.api import EntryRecord, StorageContext, TruncateRecord
 from distinv.storage.format import SECTOR_BYTES
 from distinv.storage.journal import journal_storage
 from distinv.storage.scan import scan
+from distinv.testing.conformance.written import BIRTH, IDENTITY, PROMISE, log_of, records_of
 
 
 def segments(path: Path) -> list[int]:
@@ -36,19 +26,19 @@ def segments(path: Path) -> list[int]:
 def test_with_its_defaults(tmp_path: Path) -> None:
     storage = journal_storage(StorageContext(data_dir=tmp_path))
     storage.recover()
-    entries = log(b"x" * 10_000, b"")
-    storage.commit([IDENTITY, PROMISE, *records(entries)])
+    entries = log_of(b"x" * 10_000, b"")
+    storage.commit([IDENTITY, PROMISE, *records_of(entries)])
     storage.close()
     assert segments(tmp_path) == [8 << 20]
-    assert look(tmp_path)[0].entries == entries
+    assert list(look(tmp_path)[0].entries) == entries
 
 
 def test_segments_follow_one_another(tmp_path: Path) -> None:
     storage, _ = reopened(tmp_path)
     storage.commit([IDENTITY, PROMISE, BIRTH])
-    entries = log(*(bytes([size % 251]) * (size * 7 % 1_900) for size in range(150)))
+    entries = log_of(*(bytes([size % 251]) * (size * 7 % 1_900) for size in range(150)))
     for entry in entries:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     assert storage.read(1, 150, 1 << 20) == entries
     storage.close()
     assert len(segments(tmp_path)) > 30
@@ -64,30 +54,30 @@ def test_segments_follow_one_another(tmp_path: Path) -> None:
 def test_an_entry_larger_than_a_segment(payload_bytes: int, tmp_path: Path) -> None:
     """At the beginning, behind others, twice, and with small ones behind it."""
     large = os.urandom(payload_bytes)
-    entries = log(large, b"small", large, large, b"small", b"small")
+    entries = log_of(large, b"small", large, large, b"small", b"small")
     storage, _ = reopened(tmp_path)
     for entry in entries:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     assert storage.read(1, 6, 100 << 20) == entries
     storage.close()
     storage, recovered = reopened(tmp_path)
     assert list(recovered.entries) == entries
-    more = log(b"more", after=entries[-1].position)
-    storage.commit(records(more))
+    more = log_of(b"more", after=entries[-1].position)
+    storage.commit(records_of(more))
     storage.close()
-    assert look(tmp_path)[0].entries == [*entries, *more]
+    assert look(tmp_path)[0].entries == (*entries, *more)
 
 
 def test_every_size_around_the_edge_of_a_sector_and_a_segment(tmp_path: Path) -> None:
     entries: list[Entry] = []
     for size in [*range(340, 420), *range(3_080, 3_280, 8)]:
-        after = entries[-1].position if entries else log(b"")[0].position
+        after = entries[-1].position if entries else log_of(b"")[0].position
         if not entries:
-            entries = log(b"")
-        entries += log(b"x" * size, after=after)
+            entries = log_of(b"")
+        entries += log_of(b"x" * size, after=after)
     storage, _ = reopened(tmp_path)
     for entry in entries:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     storage.close()
     storage, recovered = reopened(tmp_path)
     assert list(recovered.entries) == entries
@@ -97,17 +87,17 @@ def test_every_size_around_the_edge_of_a_sector_and_a_segment(tmp_path: Path) ->
 
 def test_a_restart_uses_the_segment_prepared_before(tmp_path: Path) -> None:
     storage, _ = reopened(tmp_path)
-    entries = log(b"x" * 2_000, b"y" * 2_000)
-    storage.commit(records(entries[:1]))
+    entries = log_of(b"x" * 2_000, b"y" * 2_000)
+    storage.commit(records_of(entries[:1]))
     storage.close()
     assert segments(tmp_path) == [SMALL_SEGMENT] * 2
     prepared = tmp_path / "journal" / "0000000002.segment"
     inode = prepared.stat().st_ino
     storage, _ = reopened(tmp_path)
-    storage.commit(records(entries[1:]))
+    storage.commit(records_of(entries[1:]))
     storage.close()
     assert prepared.stat().st_ino == inode
-    assert look(tmp_path)[0].entries == entries
+    assert list(look(tmp_path)[0].entries) == entries
 
 
 def test_numbers_go_up_by_one(tmp_path: Path) -> None:
@@ -121,7 +111,7 @@ def test_numbers_go_up_by_one(tmp_path: Path) -> None:
 
 def test_looking_at_a_journal_changes_nothing(tmp_path: Path) -> None:
     storage, _ = reopened(tmp_path)
-    storage.commit([IDENTITY, PROMISE, *records(log(b"x" * 2_000, b"y" * 2_000))])
+    storage.commit([IDENTITY, PROMISE, *records_of(log_of(b"x" * 2_000, b"y" * 2_000))])
     storage.close()
     before = {file: file.read_bytes() for file in (tmp_path / "journal").iterdir()}
     look(tmp_path)
@@ -130,8 +120,8 @@ def test_looking_at_a_journal_changes_nothing(tmp_path: Path) -> None:
 
 def test_damage_after_recovery_is_found_by_reading(tmp_path: Path) -> None:
     storage, _ = reopened(tmp_path)
-    entries = log(b"a" * 600, b"b" * 600, b"c" * 600)
-    storage.commit(records(entries))
+    entries = log_of(b"a" * 600, b"b" * 600, b"c" * 600)
+    storage.commit(records_of(entries))
     segment = tmp_path / "journal" / "0000000001.segment"
     with segment.open("r+b") as file:
         file.seek(SECTOR_BYTES * 2 + 200)
@@ -151,10 +141,10 @@ def test_damage_after_recovery_is_found_by_reading(tmp_path: Path) -> None:
 
 def test_reading_beside_commits(tmp_path: Path) -> None:
     """Whatever is read while the log grows is what was written."""
-    entries = log(*(bytes([number % 256]) * (number * 13 % 1_200) for number in range(400)))
+    entries = log_of(*(bytes([number % 256]) * (number * 13 % 1_200) for number in range(400)))
     storage = journal(tmp_path)
     storage.recover()
-    storage.commit(records(entries[:1]))
+    storage.commit(records_of(entries[:1]))
     committed = 1
     finished = threading.Event()
     wrong: list[tuple[int, int]] = []
@@ -186,13 +176,13 @@ def test_reading_beside_commits(tmp_path: Path) -> None:
 
 def test_truncating_across_segments(tmp_path: Path) -> None:
     storage, _ = reopened(tmp_path)
-    old = log(*(b"x" * 1_000 for _ in range(20)))
+    old = log_of(*(b"x" * 1_000 for _ in range(20)))
     for entry in old:
-        storage.commit(records([entry]))
-    new = log(*(b"y" * 1_000 for _ in range(6)), after=old[4].position)
+        storage.commit(records_of([entry]))
+    new = log_of(*(b"y" * 1_000 for _ in range(6)), after=old[4].position)
     storage.commit([TruncateRecord(5)])
     for entry in new:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     assert storage.read(1, 11, 1 << 20) == [*old[:5], *new]
     storage.close()
-    assert look(tmp_path)[0].entries == [*old[:5], *new]
+    assert look(tmp_path)[0].entries == (*old[:5], *new)

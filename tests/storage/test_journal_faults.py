@@ -10,21 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from storage_kit import (
-    IDENTITY,
-    PROMISE,
-    SMALL_SEGMENT,
-    FailingFiles,
-    journal,
-    log,
-    look,
-    records,
-    reopened,
-)
+from storage_kit import SMALL_SEGMENT, FailingFiles, journal, look, reopened
 
 from distinv.errors import CorruptLog, StorageError
 from distinv.storage.files import Files
 from distinv.storage.journal import Journal
+from distinv.testing.conformance.written import IDENTITY, PROMISE, log_of, records_of
 
 
 def refuses_everything(storage: Journal) -> bool:
@@ -42,8 +33,8 @@ def test_a_failed_commit_is_never_tried_again(operation: str, tmp_path: Path) ->
     files = FailingFiles()
     storage = journal(tmp_path, files)
     storage.recover()
-    first = log(b"a")
-    storage.commit([IDENTITY, *records(first)])
+    first = log_of(b"a")
+    storage.commit([IDENTITY, *records_of(first)])
     files.failing[operation] = errno.EIO
     with pytest.raises(StorageError, match="the system refused"):
         storage.commit([PROMISE])
@@ -53,7 +44,7 @@ def test_a_failed_commit_is_never_tried_again(operation: str, tmp_path: Path) ->
     assert files.calls == [], "the disk is left alone"
     storage.close()
     found, _ = look(tmp_path)
-    assert found.entries == first, "what was acknowledged is there"
+    assert list(found.entries) == first, "what was acknowledged is there"
 
 
 def test_an_unwritable_record_stops_the_journal(tmp_path: Path) -> None:
@@ -72,9 +63,9 @@ def test_every_commit_is_synced_before_it_returns(tmp_path: Path) -> None:
     files = FailingFiles()
     storage = journal(tmp_path, files)
     storage.recover()
-    for entry in log(*(b"x" * 1_000 for _ in range(12))):
+    for entry in log_of(*(b"x" * 1_000 for _ in range(12))):
         files.calls.clear()
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
         calls = list(files.calls)
         (synced,) = (what for name, what in calls if name == "sync_data")
         on_segment = [name for name, what in calls if what == synced]
@@ -86,8 +77,8 @@ def test_a_segment_is_whole_and_has_its_name_before_it_is_used(tmp_path: Path) -
     files = FailingFiles()
     storage = journal(tmp_path, files)
     storage.recover()
-    for entry in log(*(b"x" * 1_000 for _ in range(12))):
-        storage.commit(records([entry]))
+    for entry in log_of(*(b"x" * 1_000 for _ in range(12))):
+        storage.commit(records_of([entry]))
     storage.close()
     steps: dict[object, str] = {}
     latest: object = None
@@ -121,10 +112,10 @@ def test_what_is_found_is_made_durable_before_anybody_builds_on_it(tmp_path: Pat
 
 def fill(storage: Journal, number: int) -> tuple[int, str]:
     """Commit up to `number` entries; how many were acknowledged, and what was said then."""
-    entries = log(*(b"x" * 1_000 for _ in range(number)))
+    entries = log_of(*(b"x" * 1_000 for _ in range(number)))
     for done, entry in enumerate(entries):
         try:
-            storage.commit(records([entry]))
+            storage.commit(records_of([entry]))
         except StorageError as error:
             return done, str(error)
     return number, ""
@@ -144,11 +135,11 @@ def test_a_full_disk_is_noticed_before_anything_is_acknowledged(tmp_path: Path) 
     storage, recovered = reopened(tmp_path)
     assert len(recovered.entries) == acknowledged
     assert not recovered.torn
-    rest = log(*(b"y" * 1_000 for _ in range(9)), after=recovered.entries[-1].position)
+    rest = log_of(*(b"y" * 1_000 for _ in range(9)), after=recovered.entries[-1].position)
     for entry in rest:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     storage.close()
-    assert look(tmp_path)[0].entries[acknowledged:] == rest
+    assert list(look(tmp_path)[0].entries[acknowledged:]) == rest
 
 
 class FullOnce(FailingFiles):
@@ -215,9 +206,9 @@ def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=4m", str(tiny_disk)], check=True)
     storage = journal(tiny_disk, Files(), segment_bytes)
     entries = storage.recover().entries
-    more = log(*(b"y" * 1_000 for _ in range(50)), after=entries[-1].position)
+    more = log_of(*(b"y" * 1_000 for _ in range(50)), after=entries[-1].position)
     for entry in more:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     storage.close()
     assert len(look(tiny_disk)[0].entries) == acknowledged + 50
 

@@ -7,18 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from storage_kit import IDENTITY, look, reopened
+from storage_kit import look, reopened
+
+from distinv.testing.conformance.written import IDENTITY
 
 WRITER = """
 import sys
-from storage_kit import IDENTITY, journal, log, records
+from storage_kit import journal
+from distinv.testing.conformance.written import IDENTITY, log_of, records_of
 from distinv.storage.files import Files
 
 storage = journal(sys.argv[1], Files())
 storage.recover()
 storage.commit([IDENTITY])
-for entry in log(*(b"x" * (number * 37 % 1_500) for number in range(3_000))):
-    storage.commit(records([entry]))
+for entry in log_of(*(b"x" * (number * 37 % 1_500) for number in range(3_000))):
+    storage.commit(records_of([entry]))
     print(entry.index, flush=True)
 """
 
@@ -42,5 +45,5 @@ def test_killed(acknowledged: int, tmp_path: Path) -> None:
     assert found.node == IDENTITY.node
     assert len(found.entries) in (last, last + 1), "the one under way may be there or not"
     storage, recovered = reopened(tmp_path)
-    assert list(recovered.entries) == found.entries
+    assert tuple(recovered.entries) == found.entries
     storage.close()

@@ -9,18 +9,7 @@ from random import Random
 
 import msgspec
 import pytest
-from storage_kit import (
-    BALLOT,
-    BIRTH,
-    IDENTITY,
-    PROMISE,
-    CrashingFiles,
-    journal,
-    log,
-    look,
-    records,
-    reopened,
-)
+from storage_kit import CrashingFiles, journal, look, reopened
 
 from distinv.entry import NO_BALLOT, Ballot, Position
 from distinv.errors import CorruptLog, StorageError
@@ -33,24 +22,25 @@ from distinv.storage.format import (
     encode_write,
 )
 from distinv.storage.scan import Scan, scan
+from distinv.testing.conformance.written import BALLOT, BIRTH, IDENTITY, PROMISE, log_of, records_of
 
 Prepare = Callable[[Path, CrashingFiles], list[Record]]
 """Writes what comes before the last commit; returns the records of that."""
 
 
 def as_the_first_write(path: Path, files: CrashingFiles) -> list[Record]:
-    return [IDENTITY, PROMISE, *records(log(b"x" * 900))]
+    return [IDENTITY, PROMISE, *records_of(log_of(b"x" * 900))]
 
 
 def within_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
     storage = journal(path, files)
     storage.recover()
-    first = log(b"first")
-    storage.commit([IDENTITY, PROMISE, *records(first)])
+    first = log_of(b"first")
+    storage.commit([IDENTITY, PROMISE, *records_of(first)])
     storage.close()
     return [
         PromiseRecord(Ballot(9, 9)),
-        *records(log(b"x" * 900, b"y" * 500, after=first[-1].position)),
+        *records_of(log_of(b"x" * 900, b"y" * 500, after=first[-1].position)),
         BIRTH,
     ]
 
@@ -58,10 +48,10 @@ def within_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
 def as_the_first_of_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
     storage = journal(path, files)
     storage.recover()
-    first = log(b"x" * 1_000, b"y" * 1_000)
-    storage.commit([IDENTITY, PROMISE, BIRTH, *records(first)])
+    first = log_of(b"x" * 1_000, b"y" * 1_000)
+    storage.commit([IDENTITY, PROMISE, BIRTH, *records_of(first)])
     storage.close()
-    return records(log(b"z" * 1_700, after=first[-1].position))
+    return records_of(log_of(b"z" * 1_700, after=first[-1].position))
 
 
 def larger_than_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
@@ -69,7 +59,7 @@ def larger_than_a_segment(path: Path, files: CrashingFiles) -> list[Record]:
     storage.recover()
     storage.commit([IDENTITY])
     storage.close()
-    return records(log(b"x" * 5_000))
+    return records_of(log_of(b"x" * 5_000))
 
 
 def members(subset: int) -> Callable[[int], bool]:
@@ -179,8 +169,8 @@ def three_segments() -> dict[str, bytes]:
         storage, recovered = reopened(path)
         entries = list(recovered.entries)
         for size in (600, 900, 1_900, 30):
-            entries += log(b"x" * size, after=entries[-1].position)
-            storage.commit(records(entries[-1:]))
+            entries += log_of(b"x" * size, after=entries[-1].position)
+            storage.commit(records_of(entries[-1:]))
         storage.close()
         kept = {file.name: file.read_bytes() for file in (path / "journal").iterdir()}
         assert len(kept) == 3
@@ -317,7 +307,11 @@ def test_a_true_write_is_accepted(tmp_path: Path) -> None:
     [
         ("another chain", bytes(16), BIRTH_BYTES),
         ("another promise", None, encode_record(BIRTH, Ballot(9, 9))),
-        ("an entry that does not follow", None, encode_record(records(log(b"a", b"b"))[1], BALLOT)),
+        (
+            "an entry that does not follow",
+            None,
+            encode_record(records_of(log_of(b"a", b"b"))[1], BALLOT),
+        ),
         ("a record cut short", None, BIRTH_BYTES + BIRTH_BYTES[:20]),
         ("a record cut shorter", None, BIRTH_BYTES + BIRTH_BYTES[:40]),
         ("a record with a wrong checksum", None, BIRTH_BYTES[:-1] + b"?"),
@@ -344,7 +338,7 @@ def test_an_opening_in_the_middle_is_found(tmp_path: Path) -> None:
 
 
 def test_a_write_longer_than_its_segment_is_found(tmp_path: Path) -> None:
-    many = encode_record(records(log(b"x" * 5_000))[0], BALLOT)
+    many = encode_record(records_of(log_of(b"x" * 5_000))[0], BALLOT)
     first = slice(0, SECTOR_BYTES)
     assert (
         forged(tmp_path, lambda found: encode_write(2, 1, found.last_hash, many)[0][first])
@@ -436,9 +430,9 @@ def test_a_missing_or_shortened_file_is_found(three_segments: dict[str, bytes]) 
 def test_a_missing_beginning_is_found(tmp_path: Path) -> None:
     storage = journal(tmp_path)
     storage.recover()
-    entries = log(*(bytes([number]) * 900 for number in range(12)))
+    entries = log_of(*(bytes([number]) * 900 for number in range(12)))
     for entry in entries:
-        storage.commit(records([entry]))
+        storage.commit(records_of([entry]))
     storage.close()
     (tmp_path / "journal" / "0000000001.segment").unlink()
     with pytest.raises(CorruptLog, match="0000000001"):

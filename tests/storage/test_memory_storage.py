@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from storage_kit import BALLOT, IDENTITY, PROMISE, log, records
 
 from distinv.entry import NO_BALLOT, Ballot
 from distinv.errors import StorageError
 from distinv.storage.api import PromiseRecord, TruncateRecord
 from distinv.storage.memory import MemoryStorage
+from distinv.testing.conformance.written import BALLOT, IDENTITY, PROMISE, log_of, records_of
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_staged_after_a_restart_is_not_durable(storage: MemoryStorage) -> None:
     storage.commit([IDENTITY])
     storage.crash()
     storage.recover()
-    storage.stage([PROMISE, *records(log(b"a"))])
+    storage.stage([PROMISE, *records_of(log_of(b"a"))])
     storage.crash()
     recovered = storage.recover()
     assert recovered.promised == NO_BALLOT
@@ -39,8 +39,8 @@ def test_staged_after_a_restart_is_not_durable(storage: MemoryStorage) -> None:
 
 
 def test_tickets_end_in_order(storage: MemoryStorage) -> None:
-    entries = log(b"a", b"b", b"c")
-    tickets = [storage.stage(records([entry])) for entry in entries]
+    entries = log_of(b"a", b"b", b"c")
+    tickets = [storage.stage(records_of([entry])) for entry in entries]
     assert tickets == sorted(set(tickets))
     storage.make_durable(tickets[1])
     assert storage.read(1, 2, 100) == entries[:2]
@@ -52,9 +52,9 @@ def test_tickets_end_in_order(storage: MemoryStorage) -> None:
 
 
 def test_a_crash_may_keep_some_whole_commits(storage: MemoryStorage) -> None:
-    entries = log(b"a", b"b", b"c", b"d")
+    entries = log_of(b"a", b"b", b"c", b"d")
     for entry in entries:
-        storage.stage([PromiseRecord(Ballot(entry.index, 1)), *records([entry])])
+        storage.stage([PromiseRecord(Ballot(entry.index, 1)), *records_of([entry])])
     storage.crash(2, torn=True)
     recovered = storage.recover()
     assert list(recovered.entries) == entries[:2]
@@ -74,22 +74,22 @@ def test_a_torn_end_is_reported_until_something_follows_it(storage: MemoryStorag
 
 
 def test_what_was_lost_can_be_written_anew(storage: MemoryStorage) -> None:
-    old = log(b"a", b"b")
-    storage.commit(records(old))
-    storage.stage([TruncateRecord(1), *records(log(b"lost", after=old[0].position))])
+    old = log_of(b"a", b"b")
+    storage.commit(records_of(old))
+    storage.stage([TruncateRecord(1), *records_of(log_of(b"lost", after=old[0].position))])
     storage.crash()
     storage.recover()
-    new = log(b"c", after=old[1].position)
-    storage.commit(records(new))
+    new = log_of(b"c", after=old[1].position)
+    storage.commit(records_of(new))
     assert storage.read(1, 3, 100) == [*old, *new]
 
 
 def test_what_was_recovered_does_not_change(storage: MemoryStorage) -> None:
-    storage.commit([PROMISE, *records(log(b"a"))])
+    storage.commit([PROMISE, *records_of(log_of(b"a"))])
     storage.crash()
     recovered = storage.recover()
     storage.commit([TruncateRecord(0), PromiseRecord(Ballot(9, 9))])
-    assert list(recovered.entries) == log(b"a")
+    assert list(recovered.entries) == log_of(b"a")
     assert recovered.promised == BALLOT
 
 

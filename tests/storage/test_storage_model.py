@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from storage_kit import CrashingFiles, contents, journal
+from storage_kit import CrashingFiles, journal
 
 from distinv.entry import ORIGIN, Ballot, Voter, VoterSet, make_entry
 from distinv.errors import StorageError
@@ -22,6 +22,7 @@ from distinv.storage.api import (
     TruncateRecord,
 )
 from distinv.storage.memory import MemoryStorage
+from distinv.testing.conformance.written import contents_of
 
 ballots = st.builds(Ballot, st.integers(1, 2**64 - 1), st.integers(1, 2**63 - 1))
 births = st.builds(
@@ -53,7 +54,7 @@ class JournalAndMemory(RuleBasedStateMachine):
 
     def open(self) -> None:
         found, expected = self.journal.recover(), self.memory.recover()
-        assert contents(found) == contents(expected)
+        assert contents_of(found) == contents_of(expected)
         assert found.torn == expected.torn
         self.log = list(expected.entries)
 

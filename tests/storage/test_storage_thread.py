@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from storage_kit import PROMISE, journal, log, look, records
+from storage_kit import journal, look
 
 from distinv.entry import Entry
 from distinv.errors import StorageError
 from distinv.runtime.storage_thread import StorageThread
 from distinv.storage.api import Record, Recovered
 from distinv.storage.memory import MemoryStorage
+from distinv.testing.conformance.written import PROMISE, log_of, records_of
 
 
 class GatedStorage:
@@ -69,7 +70,7 @@ def answers() -> Answers:
 
 
 def test_what_waits_is_committed_together(gated: GatedStorage, answers: Answers) -> None:
-    first, second, third, fourth = records(log(b"a", b"b", b"c", b"d"))
+    first, second, third, fourth = records_of(log_of(b"a", b"b", b"c", b"d"))
     thread = StorageThread(gated, answers)
     thread.submit(1, [first])
     assert gated.begun.get(timeout=10) == [first]
@@ -99,7 +100,7 @@ def test_nothing_to_write_is_answered_too(gated: GatedStorage, answers: Answers)
 
 
 def test_close_commits_what_waits(gated: GatedStorage, answers: Answers) -> None:
-    first, second = records(log(b"a", b"b"))
+    first, second = records_of(log_of(b"a", b"b"))
     thread = StorageThread(gated, answers)
     thread.submit(1, [first])
     gated.begun.get(timeout=10)
@@ -137,13 +138,13 @@ def test_a_failure_is_the_last_answer(
 def test_with_the_journal(tmp_path: Path, answers: Answers) -> None:
     storage = journal(tmp_path)
     storage.recover()
-    entries = log(*(b"x" * number for number in range(200)))
+    entries = log_of(*(b"x" * number for number in range(200)))
     thread = StorageThread(storage, answers)
     for entry in entries:
-        thread.submit(entry.index, records([entry]))
+        thread.submit(entry.index, records_of([entry]))
     thread.close()
     storage.close()
     tickets = [answer for answer in answers.rest() if isinstance(answer, int)]
     assert tickets == sorted(set(tickets))
     assert tickets[-1] == 200
-    assert look(tmp_path)[0][3] == entries
+    assert list(look(tmp_path)[0].entries) == entries

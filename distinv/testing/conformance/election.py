@@ -10,7 +10,7 @@ import pytest
 
 from distinv.election.api import ElectionFactory
 from distinv.entry import Ballot, NodeId
-from distinv.testing.conformance.electorate import BODY_BYTES_MAX, TIMING, Electorate
+from distinv.testing.conformance.electorate import ANSWER_US, BODY_BYTES_MAX, TIMING, Electorate
 from distinv.testing.conformance.suite import Suite, growth_of, noise, watched
 from distinv.testing.simulator.simulation import simulate
 
@@ -74,7 +74,7 @@ class ElectionSuite(Suite):
         net = self._leaderless(count)
         net.suspect(net.alive(), count)
         assert net.run_until_nominated(SECOND), f"nobody within a second; {net.tale()}"
-        net.run(net.now + TIMING.election_answer_us // 2)
+        net.run(net.now + ANSWER_US // 2)
         assert len(net.nominated()) == 1, f"nominated are {net.nominated()}; {net.tale()}"
 
     @pytest.mark.parametrize("loss", [0.0, 0.1, 0.3])
@@ -100,8 +100,8 @@ class ElectionSuite(Suite):
         for seed in range(10):
             net = self._leaderless(5, seed=seed, ordains=True)
             net.suspect(net.alive(), 5, within_us=50_000)
-            assert net.run_until_nominated(PATIENCE_US), f"nobody; {net.tale()}"
-            (nominee, *_) = net.nominated()
+            nominee = net.run_until_nominated(PATIENCE_US)
+            assert nominee is not None, f"nobody; {net.tale()}"
             net.kill(nominee)
             found = net.run(net.now + PATIENCE_US, lambda: net.leader is not None)  # noqa: B023
             assert found, f"seed {seed}: {nominee} died, and nobody else led; {net.tale()}"
@@ -149,7 +149,7 @@ class ElectionSuite(Suite):
 
     def test_one_that_is_voted_out_in_the_middle_nominates_no_longer_itself(self) -> None:
         """Its campaign would disturb those that still vote."""
-        for after_us in (0, TIMING.election_answer_us // 2, TIMING.election_answer_us * 3):
+        for after_us in (0, ANSWER_US // 2, ANSWER_US * 3):
             net = self._leaderless(4)
             net.suspect(net.alive(), 4)
             net.run(after_us + 1)
@@ -162,7 +162,7 @@ class ElectionSuite(Suite):
     def test_a_leader_ends_it_at_once_where_it_is_heard(self) -> None:
         """A nomination against a leader in office is a campaign that costs all a round trip."""
         for count in (1, 2, 5):
-            for after_us in (0, 1_000, TIMING.election_answer_us + 1):
+            for after_us in (0, 1_000, ANSWER_US + 1):
                 net = Electorate(self.factory, count)
                 net.call(1, lambda election: election.on_suspect(None, net.now))  # noqa: B023
                 net.kill(*range(2, count + 1))  # so that nobody suspects or answers
@@ -231,11 +231,11 @@ class ElectionSuite(Suite):
             net.suspect([1], 3)
             net.run(1)
             for _ in range(20):
-                due = net.elections[NodeId(1)].deadline()
+                due = net.machines[NodeId(1)].deadline()
                 if due is None:
                     break
                 net.now = max(net.now, due + late_us)
-                net._remind(NodeId(1))
+                net.remind(NodeId(1))
 
     # --- bytes of anybody ---------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class ElectionSuite(Suite):
         """A server runs for months, and what it remembers of each message fills its memory."""
         random = Random(12)
         net = Electorate(self.factory, 3)
-        election = net.elections[NodeId(2)]
+        election = net.machines[NodeId(2)]
         list(election.on_suspect(None, 0))
         real = self._bodies()
 

@@ -164,7 +164,7 @@ class MulticastSuite(Suite):
         net = Assembly(self.factory, 3)
         net.send_many(5)
         net.run(PATIENCE_US)
-        multicast, real = net.members[NodeId(2)], net.bodies()
+        multicast, real = net.machines[NodeId(2)], net.bodies()
 
         def feed(number: int) -> None:
             body = random.randbytes(random.randrange(300))

@@ -6,6 +6,7 @@ servers are the real engine with the store and the storage in memory, the client
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
@@ -133,7 +134,7 @@ class Net:
         )
 
 
-class Host:
+class Host(ABC):
     """Something with an address that takes turns."""
 
     def __init__(self, net: Net, address: Address) -> None:
@@ -151,16 +152,21 @@ class Host:
             self.net.at(at, self._maybe_turn, at)
 
     def _maybe_turn(self, at: int) -> None:
-        if self._turn_at == at and self.net.hosts.get(self.address) is self:
+        if self._turn_at == at and self.present():
             self._turn_at = None
             self.turn()
 
+    @abstractmethod
     def turn(self) -> None:
-        raise NotImplementedError
+        """Hear what is in the inbox, do what is due, and say when to be woken again."""
+
+    def present(self) -> bool:
+        """Whether it has not left, nor another life taken its place."""
+        return self.net.hosts.get(self.address) is self
 
     def leave(self) -> None:
         """Nobody lives here any more."""
-        if self.net.hosts.get(self.address) is self:
+        if self.present():
             del self.net.hosts[self.address]
 
 
@@ -250,7 +256,7 @@ class Server(Host):
                 net.at(net.now + 300, self._refused, peer)
 
     def _synced(self) -> None:
-        if self._staged and self.net.hosts.get(self.address) is self:
+        if self._staged and self.present():
             ticket, stored = self._staged[-1]
             self._staged.clear()
             self.storage.make_durable(stored)
@@ -258,7 +264,7 @@ class Server(Host):
             self.wake(self.net.now)
 
     def _refused(self, peer: NodeId) -> None:
-        if self.net.hosts.get(self.address) is self:
+        if self.present():
             self.engine.refused(peer, self.net.now)
             self.wake(self.net.now)
 
@@ -308,7 +314,7 @@ class Client(Host):
         self.wake(max(session.deadline(), net.now + 20))
 
     def _refused(self, address: Address) -> None:
-        if self.net.hosts.get(self.address) is self:
+        if self.present():
             self.session.on_refused(address, self.net.now)
             self.wake(self.net.now)
 
