@@ -15,6 +15,8 @@ from distinv.config import Limits, Timing
 from distinv.errors import DistinvError, InvalidRequest, Overloaded
 from distinv.wire.messages import Answer, Query, QueryFailed
 
+PATIENCE_DOUBLINGS = 8
+
 
 @define(eq=False)
 class Question:
@@ -27,7 +29,8 @@ class Question:
     deadline: int
     questions: Questions
     asked_at: int = 0
-    tries: int = 0
+    silences: int = 0
+    """Servers that lived and let its patience run out, since one last answered."""
     reason: str = ""
     """Why the last try failed."""
 
@@ -56,6 +59,8 @@ class Questions:
         )
         self._waiting: OrderedDict[int, Question] = OrderedDict()
         self._asked: OrderedDict[int, Question] = OrderedDict()
+        self._impatient_at = 0
+        """Not later than the first of `_asked` is overdue; put right when it is reached."""
         self._resume_at = 0
         self._paused = False
 
@@ -97,7 +102,9 @@ class Questions:
             return None
         _, question = self._waiting.popitem(last=False)
         question.asked_at = now
-        question.tries += 1
+        overdue_at = self._overdue_at(question)
+        if not self._asked or overdue_at < self._impatient_at:
+            self._impatient_at = overdue_at
         self._asked[question.id] = question
         return Query(question.id, question.linearizable, question.min_seq, question.body)
 
@@ -112,6 +119,7 @@ class Questions:
         if question is None:
             return
         question.reason = message.reason
+        question.silences = 0
         if message.reason == "invalid_request":
             self._drop(question.id)
             self._book.fail(question.id, InvalidRequest(message.detail))
@@ -125,7 +133,6 @@ class Questions:
         """The server is another, or the link was reset: ask it all again, oldest first."""
         for question in reversed(list(self._asked.values())):
             self._ask_again(question)
-        self.resume()
 
     def resume(self) -> None:
         """There is a new leader: what waits for one need not wait longer."""
@@ -140,17 +147,31 @@ class Questions:
         self._waiting[question.id] = question
         self._waiting.move_to_end(question.id, last=False)
 
-    def impatient_at(self) -> int | None:
-        """When the oldest read has waited for so long that another server is asked."""
-        if not self._asked:
-            return None
-        oldest = next(iter(self._asked.values()))
-        doublings = min(oldest.tries - 1, 8)
-        return oldest.asked_at + (self._timing.client_read_us << doublings)
+    def forgive(self, now: int) -> None:
+        """This process stood still: a silence until now proves nothing."""
+        for question in self._asked.values():
+            question.asked_at = now
+
+    def lose_patience(self, now: int) -> bool:
+        """Whether an answer is overdue, so that another server is to be asked.
+
+        What is overdue waits twice as long the next time; it does not hold back the others.
+        """
+        if not self._asked or now < self._impatient_at:
+            return False
+        overdue = [each for each in self._asked.values() if now >= self._overdue_at(each)]
+        for question in overdue:
+            question.silences += 1
+        self._impatient_at = min(map(self._overdue_at, self._asked.values()))
+        return bool(overdue)
+
+    def _overdue_at(self, question: Question) -> int:
+        doublings = min(question.silences, PATIENCE_DOUBLINGS)
+        return question.asked_at + (self._timing.client_read_us << doublings)
 
     def deadline(self) -> int | None:
-        """When there is something to send again after a pause, or the answer is overdue."""
-        impatient_at = self.impatient_at() if self._asked else None
+        """When there is something to send again after a pause, or an answer may be overdue."""
+        impatient_at = self._impatient_at if self._asked else None
         if not self._paused or not self._waiting:
             return impatient_at
         return self._resume_at if impatient_at is None else min(self._resume_at, impatient_at)

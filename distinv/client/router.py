@@ -46,7 +46,7 @@ class Work(Protocol):
         ...
 
     def rewind(self, now: int, *, pause: bool = False) -> None:
-        """What was under way has to be sent again."""
+        """What was under way has to be sent again, after the present pause."""
         ...
 
     def silent(self, now: int) -> None:
@@ -54,7 +54,7 @@ class Work(Protocol):
         ...
 
     def resume(self) -> None:
-        """There is a leader: no need to hold back."""
+        """There is a leader, or another server: no need to hold back."""
         ...
 
     def deny(self, now: int) -> None:
@@ -97,7 +97,11 @@ class Router:
         """When to be content with the best of those heard."""
         self._move_until: int | None = None
         """Until when to wait for a new leader to answer before staying with this home."""
+        self._leader_is_news = False
+        """It has not been the home since it was named, so it has refused nothing yet."""
         self._resend_after_move = False
+        self._hint_at = 0
+        """When to take a hint for news again."""
         self._search_backoff = Backoff(random, timing.client_ping_us, timing.beacon_us)
         self._search_at = 0
         self._searched_at: int | None = None
@@ -186,7 +190,7 @@ class Router:
             self._refusals.clear()
             self._consider(server, now)
         elif self._move_until is not None and server.node == self.table.leader:
-            self._attach(server, now)
+            self._attach(server, now, resume=self._leader_is_news)
 
     def on_pong(self, server: Server, message: Pong, now: int) -> None:
         server.follows = message.leader
@@ -200,8 +204,8 @@ class Router:
         ):
             return
         self._learn_leader(message.leader, message.leader_address, None, now)
-        if self._leaderless and self._move_until is None:
-            self._attach(server, now)
+        if self._leaderless and self._move_until is None and message.leader != self.home:
+            self._attach(server, now)  # it follows another than the one who serves nothing
 
     def on_servers(self, server: Server, message: Servers, now: int) -> None:
         if message.ballot < self.table.ballot:
@@ -225,7 +229,7 @@ class Router:
         if not leader or leader == server.node:
             self._become_leaderless(now)
         elif not self._learn_leader(leader, address, None, now) and reason == "not_leader":
-            self._move_to_leader(now)
+            self.move_to_leader(now)
 
     def served(self, now: int) -> None:
         """The home serves, so it has a leader."""
@@ -265,10 +269,13 @@ class Router:
         elif self._settle_at is None:
             self._settle_at = now + self._timing.client_ping_us
 
-    def _attach(self, server: Server, now: int) -> None:
+    def _attach(self, server: Server, now: int, *, resume: bool = True) -> None:
+        """`resume`: it may well take what was refused so far, so that is sent at once."""
         if self.home is not None and self.home != server.node:
             self._endpoint.reset(self.home, now)
         self.home = server.node
+        if server.node == self.table.leader:
+            self._leader_is_news = False
         self._avoid = None
         self._settle_at = None
         self._move_until = None
@@ -278,6 +285,8 @@ class Router:
         if server.follows == 0:
             self._become_leaderless(now)
         self._work.rewind(now)
+        if resume:
+            self._work.resume()
 
     def _leave(self, now: int, *, silent: bool) -> None:
         if self.home is None:
@@ -302,30 +311,45 @@ class Router:
     def _learn_leader(
         self, leader: int, address: Address | None, ballot: Ballot | None, now: int
     ) -> bool:
-        """True when that was news, which has then been acted upon."""
+        """True when that was another than before, which has then been acted upon."""
         node = NodeId(leader)
         if address is not None:
             self.table.told(node, address)
         previous = self.table.leader
         if not self.table.learn_leader(node, ballot):
             return False
-        self._work.resume()
+        news = ballot is not None or self._trust_hint(now)
+        if news:
+            self._leader_is_news = True
+            self._work.resume()
         if self.home is None:
             self.touch(node, now)
         elif self.home != node:
-            self._resend_after_move = previous is not None
-            self._move_to_leader(now)
+            self.move_to_leader(now, news=news, resend=previous is not None)
         elif previous is not None:
             self.served(now)
             self._work.rewind(now)
         return True
 
-    def _move_to_leader(self, now: int) -> None:
-        """Ask the leader for a sign of life; when it comes, it is the new home."""
+    def _trust_hint(self, now: int) -> bool:
+        """A hint without a ballot may be old: two servers that name each other must not have
+        everything sent to and fro at the speed of the network."""
+        if now < self._hint_at:
+            return False
+        self._hint_at = now + self._timing.client_ping_us
+        return True
+
+    def move_to_leader(self, now: int, *, news: bool = False, resend: bool = False) -> None:
+        """Ask the leader for a sign of life; when it comes, it is the new home.
+
+        `news`: begin anew if that goes on. `resend`: when the leader does not answer, what the
+        home took in is sent again.
+        """
         leader = self.table.leader
-        if leader is None or leader == self.home or self._move_until is not None:
+        if leader is None or leader == self.home or (self._move_until is not None and not news):
             return
         self._move_until = now + self._timing.client_ping_us
+        self._resend_after_move = resend
         self.touch(leader, now)
 
     def _become_leaderless(self, now: int) -> None:

@@ -252,6 +252,7 @@ class ClientSession:
         if expected is not None and now - expected > self._timing.client_ping_us:
             self._router.forgive(now)
             self._stream.forgive(now)
+            self._questions.forgive(now)
         self._endpoint.on_deadline(now)
         self._take_events(now)
         self._book.expire(now)
@@ -327,8 +328,7 @@ class ClientSession:
         impatient_at = self._stream.impatient_at()
         if impatient_at is not None and now >= impatient_at:
             self._router.leave_impatient(now, silent=True)
-        asked_until = self._questions.impatient_at()
-        if asked_until is not None and now >= asked_until:
+        if self._questions.lose_patience(now):
             self._router.leave_impatient(now, silent=False)
 
     def _pump(self, now: int) -> None:
@@ -338,9 +338,7 @@ class ClientSession:
             return
         sent = self._pump_commands(home, now)
         sent |= self._pump_queries(home, now)
-        for ending in self._endings.questions(now):
-            sent = True
-            self._endpoint.send(home, encode(ending), now)
+        sent |= self._pump_endings(home, now)
         if self._surveys.under_way:
             sent = True
             self._pump_surveys(now)
@@ -368,6 +366,16 @@ class ClientSession:
             if not send(home, encode(query), now):
                 break
         return sent
+
+    def _pump_endings(self, home: NodeId, now: int) -> bool:
+        """Only a leader ends sessions, and another server does not say that it cannot."""
+        endings = self._endings.questions(now)
+        if not endings:
+            return False
+        for ending in endings:
+            self._endpoint.send(home, encode(ending), now)
+        self._router.move_to_leader(now)
+        return True
 
     def _pump_surveys(self, now: int) -> None:
         for node, number in self._surveys.questions(self._reachable(), now):

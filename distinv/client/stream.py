@@ -286,14 +286,15 @@ class CommandStream:
     # --- no answers ---------------------------------------------------------------------------
 
     def rewind(self, now: int, *, pause: bool = False) -> None:
-        """What was under way is lost, or the server is another: send it all again."""
+        """What was under way is lost, or the server is another: send it all again.
+
+        Not before the present pause is over; the one who knows of a better server ends it.
+        """
         pause = pause and self.under_way
         self._open_under_way = False
         self._go_back(self._lowest)
         if pause:
             self._pause(now)
-        else:
-            self.resume()
         self._drain()
 
     def silent(self, now: int) -> None:

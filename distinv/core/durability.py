@@ -64,16 +64,23 @@ class Durability:
         self.open_ticket += 1
         return write
 
-    def persisted(self, ticket: int) -> list[Effect]:
+    def persisted(self, ticket: int, now: int) -> list[Effect]:
         """Writes up to `ticket` are durable; returns what was held for them."""
         while self._pending and self._pending[0].ticket <= ticket:
             self.durable_index = self._pending.popleft().last_index
+        for waiting in self._pending:
+            waiting.since = now  # only now is it the disk's turn to do them
         self.durable_ticket = max(self.durable_ticket, ticket)
         released: list[Effect] = []
         while self._held and self._held[0][0] <= ticket:
             released.append(self._held.popleft()[1])
         return released
 
+    def excuse(self, late_us: int, now: int) -> None:
+        """This process slept for so long: that was no silence of the disk."""
+        for pending in self._pending:
+            pending.since = min(pending.since + late_us, now)
+
     def oldest_write_us(self, now: int) -> int:
-        """For how long the oldest write has been under way."""
+        """For how long the disk has been at the oldest write, and has finished none."""
         return now - self._pending[0].since if self._pending else 0

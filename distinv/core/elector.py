@@ -34,7 +34,8 @@ class Elector:
         self._election = election
         self._self_id = self_id
         self._gap_us = timing.heartbeat_us
-        self._members: tuple[NodeId, ...] = ()
+        self.members: tuple[NodeId, ...] = ()
+        """The voters in play, as it was told them last."""
         self._next_nomination = 0
         self._not_before = 0
         """Whatever time the plugin names, it is not called again before this one."""
@@ -65,15 +66,15 @@ class Elector:
         self._call(lambda: self._election.on_suspect(leader, now), now)
 
     def on_message(self, source: NodeId, message: ElectionMessage, now: int) -> None:
-        if message.label == self.label and source in self._members:
+        if message.label == self.label and source in self.members:
             self._call(lambda: self._election.on_message(source, message.body, now), now)
 
     def on_leader(self, leader: NodeId, ballot: Ballot, now: int) -> None:
         self._call(lambda: self._election.on_leader(leader, ballot, now), now)
 
     def on_members(self, voters: Sequence[NodeId], now: int) -> None:
-        self._members = tuple(voters)
-        self._call(lambda: self._election.on_members(self._members, now), now)
+        self.members = tuple(voters)
+        self._call(lambda: self._election.on_members(self.members, now), now)
 
     def on_deadline(self, now: int) -> None:
         due = self.deadline()
@@ -98,11 +99,11 @@ class Elector:
             if now >= self._sends_until:
                 self._sends_until = now + self._gap_us
                 self._sends_left = _SENDS_MAX
-            if action.to in self._members and isinstance(action.body, bytes) and self._sends_left:
+            if action.to in self.members and isinstance(action.body, bytes) and self._sends_left:
                 self._sends_left -= 1
                 self._out.append(Send(action.to, ElectionMessage(self.label, action.body)))
         elif isinstance(action, Nominate):
-            if action.node not in self._members or now < self._next_nomination:
+            if action.node not in self.members or now < self._next_nomination:
                 return
             self._next_nomination = now + self._gap_us
             if action.node == self._self_id:

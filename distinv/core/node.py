@@ -302,7 +302,7 @@ class Node:
         self.log.append(entry)
         self.record(EntryRecord(entry))
         if entry.kind == EntryKind.VOTERS:
-            self.elector.on_members(self.voters(), self.now)
+            self._tell_elector()
 
     def adopt(self, previous: int, entries: tuple[Entry, ...]) -> None:
         """Take over verified entries behind `previous`, truncating only on a conflict."""
@@ -322,15 +322,23 @@ class Node:
         self.log.truncate(index)
         self.durability.truncated(index)
         self.record(TruncateRecord(index))
+        self._tell_elector()
         self.tell(f"dropped uncommitted entries after {index}", "debug")
 
     def advance_commit(self, index: int) -> None:
         """`index` is committed; hand over what is durable here as well (invariant 7)."""
         self.commit = max(self.commit, index)
+        self._tell_elector()
         usable = min(self.commit, self.durability.durable_index)
         if usable > self._commit_told and usable > self.applied:
             self._commit_told = usable
             self.emit(Commit(usable))
+
+    def _tell_elector(self) -> None:
+        """The voters in play may be others: an entry came, was truncated, or is now committed."""
+        voters = self.voters()
+        if voters != self.elector.members:
+            self.elector.on_members(voters, self.now)
 
     @property
     def stalled(self) -> bool:
@@ -465,7 +473,7 @@ class Node:
 
     def _on_persisted(self, event: Persisted) -> None:
         before = self.durability.durable_index
-        for effect in self.durability.persisted(event.ticket):
+        for effect in self.durability.persisted(event.ticket, self.now):
             self.emit(effect)
         if self.birth is not None and self._birth_ticket <= self.durability.durable_ticket:
             self._do_birth(self.birth.on_durable())
@@ -505,6 +513,7 @@ class Node:
         if late_us:
             # This process slept: whoever seems silent may have spoken to nobody.
             self.detector.excuse(late_us, self.now)
+            self.durability.excuse(late_us, self.now)
             if self.now - self.late_until > self.timing.suspect_ceiling_us:
                 self.late_until = self.now + self.timing.heartbeat_us
             self.role.excuse(late_us)

@@ -37,7 +37,7 @@ class Group:
 
 @frozen
 class Deliver:
-    """Hand a peer's message to the core."""
+    """Hand to the core what `source` multicast, in answer to whichever call."""
 
     source: NodeId
     body: bytes

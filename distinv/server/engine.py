@@ -241,14 +241,15 @@ class Engine:
             if asked and self.node.identified:
                 self.endpoint.send_to(incoming.address, encode(self._beacon()), now)
         elif kind is MulticastBody:
-            if incoming.known:
-                actions = self._multicast.on_message(incoming.peer, message.body, now)
-                self._do_multicast(actions, now, incoming)
+            if incoming.known and self._takes_part(incoming, kind):
+                self._do_multicast(
+                    self._multicast.on_message(incoming.peer, message.body, now), now
+                )
         elif incoming.fresh:
             self._receive_fresh(incoming, message, now)
 
     def _receive_fresh(self, incoming: Incoming, message: Any, now: int) -> None:
-        """From a process that has proved to be there, or delivered by a multicast."""
+        """From a process that has proved to be there."""
         kind = type(message)
         if kind in _CLIENT_MESSAGES:
             if self.front.heard(incoming.peer, now):
@@ -381,7 +382,7 @@ class Engine:
         body = encode(effect.message)
         self._do_multicast(self._multicast.on_send(effect.peers, body, now), now)
 
-    def _do_multicast(self, actions: Any, now: int, incoming: Incoming | None = None) -> None:
+    def _do_multicast(self, actions: Any, now: int) -> None:
         action: MulticastAction
         wrapped, body = None, b""
         for action in actions:
@@ -392,12 +393,17 @@ class Engine:
             elif isinstance(action, Group):
                 for target in self._targets():
                     self.endpoint.send_to(target, encode(MulticastBody(action.body)), now)
-            elif isinstance(action, Deliver) and incoming is not None:
-                try:
-                    message = decode_untrusted(action.body)
-                except BadDatagram:
-                    continue
-                self._receive_fresh(incoming, message, now)
+            elif isinstance(action, Deliver):
+                self._deliver(action, now)
+
+    def _deliver(self, action: Deliver, now: int) -> None:
+        """Only what the core multicasts: nothing else may come in by this door."""
+        try:
+            message = decode_untrusted(action.body)
+        except BadDatagram:
+            return
+        if type(message) is Append:
+            self._step(events.Received(action.source, message), now)
 
     def _do_send_entries(self, effect: events.SendEntries, now: int) -> None:
         first = effect.previous.index + 1

@@ -162,11 +162,13 @@ class Front:
         refusal = self._refusal()
         key = (0, message.nonce)
         known = self._machine.session_of_nonce(message.nonce)
+        taken = message.nonce in self._opening
         if known is not None:
             self._out.append((client, SessionOpened(message.nonce, known)))
-        elif refusal is not None and message.nonce not in self._opening:
+        elif refusal is not None and not (taken and self.situation.serving):
+            # An open of a leadership that is over keeps its waiter: it may be applied yet.
             self._not_taken(client, key, message.copy, refusal)
-        elif message.nonce in self._opening:
+        elif taken:
             self._opening[message.nonce] = _Waiter(client, message.copy)
         elif len(message.name) > self._limits.name_chars:
             self._not_taken(client, key, message.copy, "invalid_request", "the name is too long")

@@ -215,7 +215,7 @@ class Endpoint:
         names_us = header.receiver_boot == self._boot
         boot = header.sender_boot
         if peer.address is None:
-            peer.address = address
+            peer.learn(address, now)
         meeting = peer.handshake.on_hello(hello, boot, header.counter, names_us)
         if meeting is Meeting.TWIN:
             self._notice("same_id", address, _SAME_ID, now)

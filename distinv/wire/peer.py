@@ -145,6 +145,13 @@ class Peer:
             self._greetings = 0
             self.greet_at = now
 
+    def learn(self, address: Address, now: int) -> None:
+        """It spoke from there. Should that come to nothing, what waits for it seeks it there."""
+        self.address = address
+        if self.in_use and not self.boot:
+            self._greetings = 0
+            self.greet_at = now + self._context.timing.link_retransmit_us
+
     def found(self, address: Address) -> None:
         self.address = address
         self.greet_at = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from attrs import evolve
 from client_world import CLIENT_ADDRESS, MILLISECOND, SECOND, VOID, FakeServer, Intercept, World
@@ -443,6 +445,145 @@ def test_a_client_that_stood_still_does_not_blame_the_server() -> None:
     assert end.value == b"ok:1"
 
 
+def test_a_read_is_forgiven_the_time_in_which_the_client_stood_still() -> None:
+    """The answer waits in the socket."""
+    world = World(2)
+    world.answer(world.query(b"0"))
+    world.query(b"q")
+    world.client.flush(world.now)
+    world.client.deadline()
+    world.now += world.timing.client_read_us + SECOND
+    world.client.on_deadline(world.now)
+    assert world.client.home == NodeId(1)
+    assert world.client.deadline() < world.now + world.timing.client_read_us
+
+
+# --- servers that contradict each other -------------------------------------------------------
+
+Naming = dict[int, int]
+"""Whom each server names as the leader, 0 for nobody."""
+
+
+def contradict(world: World, naming: Naming) -> list[Message]:
+    """Every server refuses everything and names that leader. The result fills with the refused."""
+    refused: list[Message] = []
+
+    def refuse(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        named, world.leader = world.leader, naming[server.node] or None
+        reason = "not_leader" if world.leader else "no_leader"
+        match message:
+            case Request():
+                refused.append(message)
+                server.refuse(peer, message.session, message.number, message.copy, reason)
+            case Query():
+                refused.append(message)
+                leader = naming[server.node]
+                address = world.by_node[leader].address if leader else None
+                server.send(peer, QueryFailed(message.number, reason, "", leader, address))
+            case _:
+                server.handle(peer, message)
+        world.leader = named
+        return True
+
+    for server in world.servers:
+        server.intercept = refuse
+    return refused
+
+
+@pytest.mark.parametrize("naming", [{1: 0, 2: 0}, {1: 0, 2: 1}, {1: 2, 2: 1}])
+@pytest.mark.parametrize("kind", ["commands", "reads"])
+def test_servers_that_contradict_each_other_do_not_raise_a_storm(kind: str, naming: Naming) -> None:
+    """A follower names the one that has stepped down, or two name each other."""
+    world = World(2)
+    world.answer(world.submit(b"0"))
+    refused = contradict(world, naming)
+    asked = [world.submit(b"a") if kind == "commands" else world.query(b"a") for _ in range(50)]
+    world.run_for(SECOND)
+    rounds = SECOND // world.timing.client_ping_us + 2
+    assert len(refused) <= rounds * len(asked), "as if each had backed off"
+    for server in world.servers:
+        server.intercept = None
+    world.lead(2)
+    began = world.now
+    world.answer(*asked)
+    assert world.now - began < world.timing.heartbeat_us, "a new leader is used at once"
+
+
+def test_a_follower_of_the_home_is_no_way_around_it() -> None:
+    """The home leads and has lost its quorum; its follower can only point back to it."""
+    world = World(2)
+    world.answer(world.submit(b"0"))
+
+    def refuse(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        if isinstance(message, Request):
+            server.refuse(peer, message.session, message.number, message.copy, "no_quorum")
+        return isinstance(message, Request)
+
+    world.servers[0].intercept = refuse
+    world.submit(b"a")
+    world.run_for(2 * SECOND)
+    assert world.client.home == NodeId(1)
+    assert requests(world.servers[1]) == []
+
+
+def test_a_new_leader_is_sent_at_once_what_was_refused_after_it_was_named() -> None:
+    """The first refusal names it, those behind it in the same datagram ask for another pause."""
+    world = World(2)
+    world.answer(world.submit(b"0"))
+    world.lead(None)
+    named_at: list[int] = []
+
+    def name_it_in_refusals(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        if isinstance(message, Query) and world.leader and server.node != world.leader:
+            named_at.append(world.now)
+        hidden = isinstance(message, Ping) and not named_at
+        return hidden and leaderless(server, peer, message)
+
+    for server in world.servers:
+        server.intercept = name_it_in_refusals
+    calls = [world.query(b"q", seconds=60) for _ in range(20)]
+    world.run_for(5 * SECOND)
+    world.lead(2, push=False)
+    world.answer(*calls)
+    assert len(named_at) == len(calls)
+    assert world.now - named_at[0] < 10 * MILLISECOND
+
+
+def test_a_new_leader_that_is_hard_to_reach_is_used_as_soon_as_it_is_reached() -> None:
+    """Until then the home has refused everything several times; the leader has refused nothing."""
+    world = World(2)
+    world.answer(world.submit(b"0"))
+    world.cut.add(world.servers[1].address)
+    world.lead(2)
+    refused_at: list[int] = []
+
+    def watch(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        if isinstance(message, Request):
+            refused_at.append(world.now)
+            if len(refused_at) == 6:
+                world.cut.clear()
+        return False
+
+    world.servers[0].intercept = watch
+    world.answer(world.submit(b"a"))
+    assert len(refused_at) == 6
+    assert world.now - refused_at[-1] < 10 * MILLISECOND
+
+
+def test_a_new_leader_is_used_at_once_though_the_first_hint_was_out_of_date() -> None:
+    """It takes over while the one that was named before is asked for a sign of life."""
+    world = World(3)
+    world.answer(world.submit(b"0"))
+    world.cut.add(world.servers[1].address)
+    world.lead(2, push=False)
+    call = world.submit(b"a")
+    world.run_for(20 * MILLISECOND)
+    world.lead(3)
+    began = world.now
+    world.answer(call)
+    assert world.now - began < 10 * MILLISECOND
+
+
 # --- not taken --------------------------------------------------------------------------------
 
 
@@ -864,6 +1005,51 @@ def test_another_clients_session_is_ended_through_the_log() -> None:
     assert world.log.ended == [12_345]
 
 
+def test_a_session_is_ended_by_the_leader_when_the_home_follows() -> None:
+    """A follower drops the wish without a word."""
+    world = World(2)
+    world.cut.add(world.servers[0].address)
+    world.answer(world.query(b"q", linearizable=False))
+    world.cut.clear()
+    world.run_for(SECOND)
+    assert (world.client.home, world.client.leader) == (2, 1)
+    call = world.client.end_session(12_345, world.now, world.now + 10 * SECOND)
+    began = world.now
+    (end,) = world.answer(call)
+    assert end.error is None
+    assert world.now - began < world.timing.heartbeat_us
+
+
+def test_a_session_that_no_leader_in_reach_can_end_holds_up_nothing() -> None:
+    world = World(2)
+    world.cut.add(world.servers[0].address)
+    world.answer(world.query(b"0", linearizable=False))
+    world.client.end_session(12_345, world.now, world.now + 10 * SECOND)
+    for _ in range(20):
+        began = world.now
+        world.answer(world.query(b"q", linearizable=False))
+        assert world.now - began <= world.timing.client_ping_us + 10 * MILLISECOND
+        world.run_for(50 * MILLISECOND)
+    assert len(world.servers[1].said(Query)) == 21, "none was asked twice"
+
+
+def test_a_session_that_no_leader_in_reach_can_end_has_nothing_sent_twice() -> None:
+    """Also not because an earlier move to a leader out of reach had that effect."""
+    world = World(2)
+    world.answer(world.query(b"0", linearizable=False))
+    world.cut.add(world.servers[0].address)
+    world.answer(world.query(b"1", linearizable=False))
+    world.lead(1)
+    world.run_for(SECOND)
+    assert world.client.home == NodeId(2)
+    world.servers[1].intercept = swallow_reads
+    asked = len(world.servers[1].said(Query))
+    world.query(b"slow", linearizable=False)
+    world.client.end_session(12_345, world.now, world.now + 10 * SECOND)
+    world.run_for(2 * SECOND)
+    assert len(world.servers[1].said(Query)) == asked + 1
+
+
 # --- reads ------------------------------------------------------------------------------------
 
 
@@ -904,6 +1090,80 @@ def test_a_read_that_a_living_server_never_answers_is_asked_elsewhere() -> None:
     assert end.value == b"answer:q"
     assert world.client.home == NodeId(2)
     assert world.now - began < world.timing.client_read_us + 100 * MILLISECOND
+
+
+def swallow_reads(server: FakeServer, peer: NodeId, message: Message) -> bool:
+    return isinstance(message, Query)
+
+
+def test_a_read_that_was_refused_is_as_impatient_as_a_new_one() -> None:
+    """It was answered, again and again, while the servers elected."""
+    world = World(2)
+    world.answer(world.query(b"0"))
+    world.lead(None)
+    call = world.query(b"q", seconds=60)
+    world.run_for(4 * SECOND)
+    world.servers[0].intercept = swallow_reads
+    world.servers[1].intercept = serving(2)
+    world.lead(1)
+    began = world.now
+    (end,) = world.answer(call)
+    assert end.value == b"answer:q"
+    assert world.now - began < world.timing.client_read_us + 200 * MILLISECOND
+
+
+def test_a_read_that_was_silently_dropped_and_then_refused_is_as_impatient_as_a_new_one() -> None:
+    world = World(2)
+    world.answer(world.query(b"0"))
+    world.servers[0].intercept = swallow_reads
+    call = world.query(b"q", seconds=60)
+    world.run_for(world.timing.client_read_us - 100 * MILLISECOND)
+    world.lead(None, push=False)
+    world.run_for(SECOND)
+    assert world.client.home == NodeId(2), "which refuses"
+    world.lead(1)
+    world.run_for(100 * MILLISECOND)
+    assert world.client.home == NodeId(1)
+    world.servers[1].intercept = serving(2)
+    began = world.now
+    (end,) = world.answer(call)
+    assert end.value == b"answer:q"
+    assert world.now - began < world.timing.client_read_us + 200 * MILLISECOND
+
+
+def test_a_read_that_takes_long_does_not_hold_back_the_others() -> None:
+    """It is given twice the time by the second server, and the next read is not."""
+    world = World(2)
+    world.answer(world.query(b"0"))
+    for server in world.servers:
+        server.intercept = swallow_reads
+    world.query(b"long", seconds=60, linearizable=False)
+    world.run_for(world.timing.client_read_us + 200 * MILLISECOND)
+    assert world.client.home == NodeId(2)
+    world.servers[0].intercept = serving(1)
+    began = world.now
+    (end,) = world.answer(world.query(b"q", linearizable=False))
+    assert end.value == b"answer:q"
+    assert world.now - began < world.timing.client_read_us + 200 * MILLISECOND
+
+
+def test_a_read_that_takes_long_is_given_twice_the_time_each_time() -> None:
+    world = World()
+    world.answer(world.query(b"0"))
+    asked_at: list[int] = []
+
+    def watch(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        if isinstance(message, Query) and message.query == b"long":
+            asked_at.append(world.now)
+        return isinstance(message, Query) and message.query == b"long"
+
+    world.servers[0].intercept = watch
+    world.query(b"long", seconds=40)
+    for _ in range(40):
+        world.answer(world.query(b"short"))
+        world.run_for(SECOND)
+    patience_us = [later - earlier for earlier, later in pairwise(asked_at)]
+    assert [round(span / world.timing.client_read_us) for span in patience_us] == [1, 2, 4]
 
 
 def test_a_local_read_is_served_without_a_leader() -> None:

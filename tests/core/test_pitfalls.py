@@ -475,3 +475,36 @@ def test_failover_is_quick(name: str) -> None:
     assert scene.run(2_500, lambda: scene.leader is not None)
     if name != "none":
         assert scene.now - began < 900 * MS
+
+
+# --- slow is not dead -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync_ms", [700, 950])
+def test_slow_disks_of_followers_cost_no_leader(sync_ms: int) -> None:
+    """Each write waits for the sync before it: with that counted, 950 ms looked like a stall."""
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene[2].sync_us = scene[3].sync_us = sync_ms * MS
+    for number in range(1, 1_001):
+        leader.submit(number)
+        scene.run(10)
+        assert scene.leader is leader
+    assert leaderships(scene) == 1
+    assert scene.run(5_000, lambda: scene.numbers() == list(range(1, 1_001)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_pause_of_all_machines_is_no_silence_of_a_disk(seed: int) -> None:
+    """The leader woke with a write under way, and found it older than a disk may take."""
+    scene = Scene(seed=seed, sync_us=60 * MS)
+    leader = scene.elect(1)
+    scene.settle()
+    leader.submit(1)
+    scene.run(2)
+    assert leader.writes_under_way
+    scene.now += 1_300 * MS
+    scene.run(3_000)
+    assert scene.leader is leader
+    assert leaderships(scene) == 1

@@ -5,11 +5,15 @@ Changes of the voter set are not built; their traps are listed in tests/test_tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
-from scene import Scene
+from scene import Scene, log_of, voter_set
 
 from distinv.config import Limits
-from distinv.entry import Ballot
+from distinv.election.api import ElectionContext
+from distinv.entry import Ballot, EntryKind, NodeId, encode_voters, make_entry
+from distinv.testing.simulator.hostile import Silent
 from distinv.wire.codec import encode
 from distinv.wire.endpoint import PAYLOAD_BYTES_MIN
 from distinv.wire.frame import CHUNK_BYTES, HEADER_BYTES
@@ -115,3 +119,39 @@ def test_a_promise_too_large_for_a_datagram() -> None:
     largest = Promise(ballot, promise.last._replace(index=high), high, high, (voters, voters))
     room_bytes = PAYLOAD_BYTES_MIN - HEADER_BYTES - KeySeal(bytes(32)).overhead_bytes - CHUNK_BYTES
     assert len(encode(promise)) < len(encode(largest)) <= room_bytes
+
+
+class Listening(Silent):
+    """An election that only listens."""
+
+    def __init__(self, context: ElectionContext) -> None:
+        super().__init__(context)
+        self.voters: list[NodeId] = []
+
+    def on_members(self, voters: Sequence[NodeId], now: int) -> tuple[()]:
+        self.voters = list(voters)
+        return ()
+
+
+def test_an_election_goes_on_with_voters_that_were_truncated() -> None:
+    """It was told of a voter set when it was appended, and not when it was dropped again."""
+    elections: list[Listening] = []
+
+    def listening(context: ElectionContext) -> Listening:
+        elections.append(Listening(context))
+        return elections[-1]
+
+    ids = [NodeId(number) for number in (1, 2, 3)]
+    log = log_of(ids)
+    voters = encode_voters(voter_set([*ids, NodeId(8), NodeId(9)]))
+    change = make_entry(log[-1].position, Ballot(1, ids[2]), 0, EntryKind.VOTERS, voters)
+    scene = Scene(election=listening, logs={3: [*log, change]})
+    scene[3].crash()
+    scene.elect(1)
+    scene[1].submit(1)
+    scene.settle()
+    scene[3].start()
+    late = elections[-1]
+    assert late.voters == [1, 2, 3, 8, 9]
+    scene.settle()
+    assert late.voters == [1, 2, 3]

@@ -323,6 +323,19 @@ def test_an_open_session_is_opened_once_per_nonce() -> None:
     assert desk.submitted() == []
 
 
+def test_a_copy_of_an_open_that_a_former_leader_appended_is_sent_on() -> None:
+    """Neither taken nor refused, it left the client waiting for its time-out."""
+    desk = Desk()
+    desk.front.on_open(TILL, OpenSession(8, "till", 1))
+    (command,) = desk.submitted()
+    desk.become(FOLLOWING)
+    desk.front.on_open(TILL, OpenSession(8, "till", 2))
+    (said,) = desk.said()
+    assert (said.number, said.copy, said.reason) == (8, 2, "not_leader")
+    desk.apply(command)
+    assert desk.said() == [SessionOpened(8, desk.machine.session_of_nonce(8))]
+
+
 def test_a_name_that_is_too_long_opens_nothing() -> None:
     desk = Desk()
     desk.front.on_open(TILL, OpenSession(8, "x" * 300, 1))

@@ -209,6 +209,22 @@ def test_one_that_was_greeted_finds_the_way_by_itself() -> None:
     assert a.bodies == [b"hello"]
 
 
+def test_what_waits_for_one_that_greeted_seeks_it_where_it_spoke() -> None:
+    """Its address was known by its greeting alone, and when that came to nothing nobody asked."""
+    network = Network(1)
+    a, b = network.host(1), network.host(2)
+    a.send(b, b"waits")
+    passed: list[Address] = []
+    network.intercept = lambda source, *_: not passed and not passed.append(source)
+    b.greet(a)
+    network.run(5 * SECOND)
+    assert passed == [b.address]
+    assert not both_connected(a, b)
+    network.intercept = lambda *_: True
+    network.run(2 * SECOND)
+    assert b.bodies == [b"waits"]
+
+
 def test_nobody_answers() -> None:
     network = Network(1)
     a = network.host(1)
