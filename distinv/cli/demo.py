@@ -26,6 +26,7 @@ from distinv.cli.options import (
     positive,
     probability,
     run_on,
+    whole,
 )
 from distinv.cli.output import print_json, print_table
 from distinv.cli.problems import DONE, REFUSED
@@ -62,7 +63,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--election", metavar="NAME", default="bully", help="bully, ring, …")
     add_backend(parser)
     parser.add_argument("--loss", metavar="P", type=probability, default=0.0)
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="makes the same orders")
+    parser.add_argument("--seed", metavar="N", type=whole, default=1, help="makes the same orders")
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=positive, default=30.0, help="of one order (30)"
     )

@@ -66,7 +66,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="drop each datagram sent with this probability, to see what happens",
     )
-    group.add_argument("--seed", metavar="N", type=int, help="makes --loss reproducible")
+    group.add_argument("--seed", metavar="N", type=whole, help="makes --loss reproducible")
     add_backend(group)
 
 
@@ -99,39 +99,30 @@ def _user() -> str | None:
         return None
 
 
-def port(text: str) -> int:
-    number = int(text)
-    if not 0 < number < 65_536:
-        raise argparse.ArgumentTypeError("a port is 1 to 65535")
-    return number
+def in_words(
+    words: str, convert: Callable[[str], T], good: Callable[[T], bool] = lambda _: True
+) -> Callable[[str], T]:
+    """A conversion for argparse that says in `words` what it takes."""
+
+    def convert_or_say(text: str) -> T:
+        try:
+            value = convert(text)
+        except ValueError:
+            pass
+        else:
+            if good(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+
+    return convert_or_say
 
 
-def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def row_count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("at least 0")
-    return number
-
-
-def probability(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError("a probability is at least 0 and below 1")
-    return number
-
-
-def positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError("a number above 0")
-    return number
+whole = in_words("a whole number", int)
+port = in_words("a port, 1 to 65535", int, lambda number: 0 < number < 65_536)
+count = in_words("a whole number of at least 1", int, lambda number: number >= 1)
+row_count = in_words("a whole number of at least 0", int, lambda number: number >= 0)
+probability = in_words("a number of at least 0, below 1", float, lambda share: 0 <= share < 1)
+positive = in_words("a number above 0, below a million", float, lambda each: 0 < each < 1e6)
 
 
 def config_of(options: argparse.Namespace) -> Config:

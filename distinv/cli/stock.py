@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distinv.cli.options import Commands, add_client, row_count, with_client
+from distinv.cli.options import Commands, add_client, row_count, whole, with_client
 from distinv.cli.output import plain, print_json, print_table
 from distinv.cli.problems import DONE
 from distinv.errors import InvalidQuantity, InvalidRequest
@@ -58,14 +58,14 @@ def _add_catalogue(commands: Commands) -> None:
     _add_limit(items)
     items.add_argument("--name", help="put: what it is called")
     items.add_argument("--unit", help="put: what is counted, such as kg (each)")
-    items.add_argument("--scale", type=int, help="put: decimal places of a quantity (0)")
+    items.add_argument("--scale", type=whole, help="put: decimal places of a quantity (0)")
     items.add_argument(
         "--discontinued",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="put: nothing more of it is received",
     )
-    items.add_argument("--if-version", type=int, help="put, delete: only if this is its version")
+    items.add_argument("--if-version", type=whole, help="put, delete: only if this is its version")
     _add_about(items)
     places = _add(commands, "locations", _locations, "list locations, or put or delete one")
     places.add_argument("action", nargs="?", choices=("list", "put", "delete"), default="list")
@@ -83,7 +83,7 @@ def _add_looks(commands: Commands) -> None:
     levels.add_argument("sku", nargs="*", help="these, in one consistent cut; else a list")
     levels.add_argument("--location", help="only at this location")
     levels.add_argument("--prefix", default="", help="list only skus that begin with it")
-    levels.add_argument("--below", type=int, help="list only where less than this is available")
+    levels.add_argument("--below", type=whole, help="list only where less than this is available")
     _add_limit(levels)
     _add_local(levels)
     ledger = _add(commands, "ledger", _ledger, "show what moved the stock, line by line")

@@ -14,10 +14,12 @@ from distinv.cli.options import (
     add_backend,
     add_json,
     count,
+    in_words,
     positive,
     probability,
     row_count,
     run_on,
+    whole,
 )
 from distinv.cli.output import print_json
 from distinv.cli.problems import DONE, REFUSED
@@ -43,7 +45,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--leader-kills", metavar="N", type=row_count, default=0, help="go on until so many"
     )
-    parser.add_argument("--servers", metavar="N", type=count, default=5, help="how many (5)")
+    parser.add_argument("--servers", metavar="N", type=_servers, default=5, help="how many (5)")
     parser.add_argument("--clients", metavar="N", type=count, default=3, help="how many (3)")
     parser.add_argument("--callers", metavar="N", type=count, default=4, help="of each client (4)")
     parser.add_argument(
@@ -61,7 +63,10 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--key", action="store_true", help="seal everything with a key of its own")
     parser.add_argument(
-        "--seed", metavar="N", type=int, help="draws the same faults; not the same run"
+        "--seed",
+        metavar="N",
+        type=whole,
+        help="draws the same faults; not the same run",
     )
     parser.add_argument(
         "--faults",
@@ -87,7 +92,14 @@ def add_to(commands: Commands) -> None:
         "--check", metavar="FILE", type=Path, help="only judge a history; starts nothing"
     )
     add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usual=vars(parser.parse_args([])))
+
+
+def _servers(text: str) -> int:
+    from distinv.config import Limits
+
+    most = Limits().servers_max
+    return in_words(f"a whole number from 1 to {most}", int, lambda each: 1 <= each <= most)(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -114,6 +126,11 @@ def _check(options: argparse.Namespace) -> int:
     from distinv.testing.torture.history import read_history
     from distinv.testing.torture.report import describe_history, history_report
 
+    given = vars(options)
+    for name, value in options.usual.items():
+        if given[name] != value and name not in ("check", "json"):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} does not go with --check, which starts nothing")
     calls = read_history(options.check)
     judgement = check(calls)
     if options.json:
@@ -154,6 +171,8 @@ def _kinds(text: str | None) -> tuple[Kind, ...]:
     if text is None:
         return plan.ALL
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--faults names no fault; choose from {', '.join(plan.ALL)}")
     for name in names:
         if name not in [kind.value for kind in plan.ALL]:
             raise ConfigError(f"there is no fault {name!r}; choose from {', '.join(plan.ALL)}")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from distinv.entry import HASH_BYTES, Ballot, Entry
 from distinv.errors import ConfigError
+from distinv.testing.fuzzing import __main__ as command
 from distinv.testing.fuzzing import campaign
 from distinv.testing.fuzzing.corpus import captured
 from distinv.testing.fuzzing.inbox import Outsider
@@ -207,6 +208,63 @@ def test_a_failure_is_told_with_what_repeats_it(
     assert "--target messages --seed 3 --datagrams" in said
     with pytest.raises(AssertionError, match="an array of four"):
         campaign.replay(tmp_path / "fuzz-messages-3.hex")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"zz", "fuzz.hex:1: give a target and its seed, such as 'insider 512'"),
+        (b"", "fuzz.hex:1: give a target and its seed"),
+        (b"messages", "fuzz.hex:1: give a target and its seed"),
+        (b"messages three\n", "fuzz.hex:1: give a target and its seed"),
+        (b"messages 3\n00\nzz\n", "fuzz.hex:3: an input is a line of hex, or -"),
+        (b"\xff\n", "it is not lines of hex"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_what_is_no_reproducer_is_wrong_usage(
+    content: bytes | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fuzz.hex"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--replay", str(path)])
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_atheris_takes_one_target(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--atheris"])
+    assert "--atheris takes one target: give --target NAME" in capsys.readouterr().err
+
+
+def test_a_directory_is_no_reproducer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--replay", str(tmp_path)])
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
+
+
+def test_a_reproducer_is_fed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = campaign.Failure("messages", 3, 2, "", (b"", b"\x94")).write(tmp_path)
+    assert command.main(["--replay", str(path)]) == 0
+    assert capsys.readouterr().out == "messages, seed 3: 2 BadDatagram; nothing is wrong\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [
+        *(("--datagrams", "0", 1), ("--datagrams", "x", 1), ("--jobs", "0", 1)),
+        *(("--per-seed", "-1", 1), ("--seed", "-1", 0)),
+    ],
+)
+def test_a_wrong_number_is_refused_in_words(
+    option: str, value: str, least: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main([option, value])
+    said = f"argument {option}: {value!r} is no whole number of at least {least}"
+    assert said in capsys.readouterr().err
 
 
 def test_a_campaign_is_cut_into_seeds() -> None:

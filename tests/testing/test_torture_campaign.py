@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 
 from distinv.cli.main import main
+from distinv.errors import ConfigError
 from distinv.testing.torture import privileges
+from distinv.testing.torture.campaign import Outcome, Settings, run_campaign
 from distinv.testing.torture.checker import check
 from distinv.testing.torture.disk import SmallDisk
-from distinv.testing.torture.history import read_history
+from distinv.testing.torture.history import read_history, write_history
 from distinv.testing.torture.namespaces import Namespaces
 from distinv.testing.torture.privileges import NotPermitted
+from distinv.testing.torture.report import campaign_report, describe_campaign
 
 
 def torture(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
@@ -69,6 +72,86 @@ def test_unknown_faults_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> N
     status, printed = torture(capsys, "--faults", "pause,gremlins")
     assert status == 2
     assert "there is no fault 'gremlins'; choose from leader_kill," in printed["error"]["message"]
+
+
+def test_faults_must_be_some(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("", " , "):
+        status, printed = torture(capsys, "--faults", text)
+        assert status == 2
+        assert "names no fault; choose from leader_kill, kill" in printed["error"]["message"]
+
+
+def test_leaders_cannot_be_killed_without_that_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would go on for ever."""
+    status, printed = torture(capsys, "--leader-kills", "10", "--faults", "pause")
+    assert (status, printed["error"]["code"]) == (2, "config")
+    assert "leader kills need the fault leader_kill" in printed["error"]["message"]
+
+
+@pytest.mark.parametrize("servers", [0, 65])
+def test_a_campaign_has_no_more_servers_than_a_cluster(servers: int) -> None:
+    with pytest.raises(ConfigError, match=f"there cannot be {servers} servers: 1 to 64"):
+        run_campaign(Settings(servers=servers))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--servers", "65", "'65' is not a whole number from 1 to 64"),
+        ("--servers", "0", "'0' is not a whole number from 1 to 64"),
+        ("--servers", "many", "'many' is not a whole number from 1 to 64"),
+        ("--duration", "abc", "'abc' is not a number above 0"),
+        ("--duration", "0", "'0' is not a number above 0"),
+        ("--leader-kills", "x", "'x' is not a whole number of at least 0"),
+        ("--clients", "0", "'0' is not a whole number of at least 1"),
+        ("--loss", "half", "'half' is not a number of at least 0, below 1"),
+        ("--seed", "x", "'x' is not a whole number"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_words(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, complaint: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["torture", option, value])
+    assert f"argument {option}: {complaint}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", [("--duration", "5"), ("--faults", ""), ("--namespaces",), ("--leader-kills", "1")]
+)
+def test_a_check_takes_no_options_of_a_campaign(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    path = tmp_path / "history.jsonl"
+    write_history(path, [])
+    status, printed = torture(capsys, "--check", str(path), *given)
+    assert status == 2
+    assert printed["error"]["message"].startswith(f"{given[0]} does not go with --check")
+
+
+def test_a_check_says_when_servers_were_not_compared(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from test_torture_checker import honest
+
+    path = tmp_path / "history.jsonl"
+    for calls, compared in ((honest(), True), (honest()[:-1], False)):
+        write_history(path, calls)
+        status, report = torture(capsys, "--check", str(path))
+        assert (status, report["verdict"], report["servers_compared"]) == (0, "ok", compared)
+        assert main(["torture", "--check", str(path)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert ("servers were not compared" in said) is not compared
+        assert said[-1].startswith("verdict ok")
+
+
+def test_an_interrupted_campaign_claims_nothing() -> None:
+    outcome = Outcome(Settings(seed=1), interrupted=signal.SIGINT)
+    said = list(describe_campaign(outcome))
+    assert said[-1] == "interrupted, not judged"
+    assert not [line for line in said if not line or "at most" in line or "verdict" in line]
+    report = campaign_report(outcome)
+    assert (report["verdict"], report["write_gap_ms_max"]) == ("interrupted", None)
 
 
 def test_an_unknown_bug_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +315,8 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
     ran.send_signal(number)
     out, _ = ran.communicate(timeout=30)
     assert ran.returncode == 128 + number
-    assert json.loads(out.splitlines()[-1])["verdict"] == "interrupted"
+    report = json.loads(out.splitlines()[-1])
+    assert (report["verdict"], report["write_gap_ms_max"]) == ("interrupted", None)
     assert list(tmp_path.iterdir()) == []
     assert not [each for each in _command_lines() if str(tmp_path) in each]
     assert not [path for _, path in privileges._mounts() if str(tmp_path) in path]

@@ -350,6 +350,42 @@ def test_what_is_no_history_is_named_by_its_line(tmp_path: Path, line: str, comp
         read_history(path)
 
 
+@pytest.mark.parametrize(
+    ("operation", "arguments", "complaint"),
+    [
+        ("frobnicate", {}, "there is no operation 'frobnicate', only put_item, put_location"),
+        ("put_item", {}, "missing required field `sku`"),
+        ("put_location", {"name": 1}, r"Expected `str`, got `int` - at `\$\.name`"),
+        ("ship", {"lines": [1]}, r"Expected `object`, got `array` - at `\$\.lines`"),
+        ("ship", {"lines": {"a": "1"}}, r"Expected `int`, got `str` - at `\$\.lines"),
+        ("receive", {"lines": {"a": 1}, "location": None}, r"got `null` - at `\$\.location`"),
+        ("set_on_hand", {"sku": "a"}, "missing required field `quantity`"),
+        ("transfer", {"lines": {"a": 1}, "source": "main"}, "required field `destination`"),
+        ("execute", {"operations": [{"operation": "put_item", "arguments": {}}]}, "put_item"),
+        ("execute", {"operations": [{"operation": "ship", "arguments": {}}]}, "field `lines`"),
+        ("levels", {"keys": ["a"]}, "Expected `array`, got `str`"),
+        ("levels", {"keys": [], "read": "old"}, "Invalid enum value 'old'"),
+        ("resolve", {}, "missing required field `key`"),
+    ],
+)
+def test_a_call_that_is_none_is_named_by_its_line(
+    tmp_path: Path, operation: str, arguments: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "history.jsonl"
+    asked = call("a", (1, None), operation, arguments, {"outcome": "abandoned"})
+    write_history(path, [*honest()[:1], asked])
+    with pytest.raises(ConfigError, match=rf"history\.jsonl:2: .*{complaint}"):
+        read_history(path)
+
+
+def test_what_was_refused_before_it_was_sent_may_be_anything(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    refused = {"outcome": "refused", "code": "invalid_request"}
+    story = [*honest(), call("a", (60, 61), "ship", {"lines": {"a": 0.5}}, refused)]
+    write_history(path, story)
+    assert check(read_history(path)).ok
+
+
 def test_a_missing_history_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
         read_history(tmp_path / "none")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
+from distinv.errors import ConfigError
 from distinv.testing.fuzzing.registry import TARGETS, chosen
 from distinv.testing.fuzzing.target import Fuzz, Target
 
@@ -148,19 +149,39 @@ def _place(problem: BaseException) -> str:
 
 
 def replay(path: Path) -> int:
-    """Feed what `Failure.write` wrote, to a scene of the same seed. The exit status."""
-    first, *lines = path.read_text("ascii").splitlines()
-    name, _, seed = first.partition(" ")
-    target = TARGETS[name]
-    fuzz = target.make(int(seed))
+    """Feed what `Failure.write` wrote, to a scene of the same seed. The exit status.
+
+    Raises ConfigError for a file that is none of those.
+    """
+    target, seed, inputs = _read_reproducer(path)
+    fuzz = target.make(seed)
     outcomes: Counter[str] = Counter()
-    for number, line in enumerate(lines, 1):
-        outcomes[fuzz.feed(bytes.fromhex(line.strip("-")))] += 1
+    for number, data in enumerate(inputs, 1):
+        outcomes[fuzz.feed(data)] += 1
         if number % target.check_every == 0:
             fuzz.check()
     fuzz.check()
-    print(f"{name}, seed {seed}: {_counted(outcomes)}; nothing is wrong")
+    print(f"{target.name}, seed {seed}: {_counted(outcomes)}; nothing is wrong")
     return 0
+
+
+def _read_reproducer(path: Path) -> tuple[Target, int, list[bytes]]:
+    try:
+        first, *lines = path.read_text("ascii").splitlines() or [""]
+    except OSError as error:
+        raise ConfigError(f"the inputs in {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} holds no inputs: it is not lines of hex") from None
+    name, _, seed = first.partition(" ")
+    if name not in TARGETS or not seed.isdecimal():
+        raise ConfigError(f"{path}:1: give a target and its seed, such as 'insider 512'")
+    inputs = []
+    for number, line in enumerate(lines, 2):
+        try:
+            inputs.append(b"" if line == "-" else bytes.fromhex(line))
+        except ValueError:
+            raise ConfigError(f"{path}:{number}: an input is a line of hex, or -") from None
+    return TARGETS[name], int(seed), inputs
 
 
 # --- campaigns ----------------------------------------------------------------------------------

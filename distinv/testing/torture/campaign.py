@@ -24,6 +24,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
+from distinv.config import Limits
 from distinv.errors import ConfigError
 from distinv.plugins.manager import Plugins
 from distinv.testing.processes import ServerFailed, ServerProcesses
@@ -90,7 +91,8 @@ class Outcome:
     problems: list[Problem] = field(factory=list)
     judgement: Judgement | None = None
     seconds: float = 0.0
-    write_gap_us: int = 0
+    write_gap_us: int | None = None
+    """The longest time without an answer; None when it ended before that was known."""
     directory: Path | None = None
     """What was kept for inspection."""
     interrupted: int = 0
@@ -125,6 +127,7 @@ def run_campaign(
     SIGTERM and SIGINT end it in good order.
     """
     outcome = Outcome(settings)
+    _check_settings(settings)
     plugins = Plugins(())
     plugins.election(settings.election)
     plugins.multicast(settings.multicast)
@@ -293,6 +296,17 @@ class _Campaign:
 
 
 # --- how it ends ------------------------------------------------------------------------------
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raises ConfigError for a campaign that could not start, or would never end."""
+    servers_max = Limits().servers_max
+    if not 1 <= settings.servers <= servers_max:
+        raise ConfigError(f"there cannot be {settings.servers} servers: 1 to {servers_max}")
+    if settings.leader_kills and Kind.LEADER_KILL not in settings.kinds:
+        raise ConfigError(
+            f"no leader would be killed: leader kills need the fault {Kind.LEADER_KILL}"
+        )
 
 
 def _check_writable(path: Path) -> None:

@@ -40,6 +40,8 @@ class Judgement:
     problems: tuple[Problem, ...]
     """At most `PROBLEMS_MAX` of them, grave ones first."""
     evidence: Evidence
+    servers_compared: bool
+    """The history tells in which state the servers were at the end."""
 
     @property
     def ok(self) -> bool:
@@ -59,7 +61,7 @@ def check(calls: list[Call]) -> Judgement:
     checking.check_real_time()
     checking.check_clients()
     problems = sorted(checking.problems, key=_gravity)
-    return Judgement(tuple(problems[:PROBLEMS_MAX]), evidence)
+    return Judgement(tuple(problems[:PROBLEMS_MAX]), evidence, checking.servers_compared)
 
 
 def _gravity(problem: Problem) -> int:
@@ -73,6 +75,7 @@ class _Checking:
     books: Books = field(factory=Books)
     results: dict[int, Result] = field(factory=dict)
     """By seq: what a plain replay gives."""
+    servers_compared: bool = False
 
     def can_replay(self) -> bool:
         """Without the ledger nobody knows which of the open commands were done."""
@@ -212,6 +215,7 @@ class _Checking:
             if call.operation != "servers" or call.outcome != "value":
                 continue
             servers = call.answer["servers"]
+            self.servers_compared |= bool(servers)
             if len({(each["seq"], each["digest"], each["state_digest"]) for each in servers}) > 1:
                 self._complain("servers", "they are not in the same state", call)
             for each in servers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -92,6 +92,73 @@ _ROWS: dict[str, tuple[str, Any]] = {
 }
 """By operation: where in its answer what is, and of what form."""
 
+
+class _Named(msgspec.Struct, kw_only=True):
+    reference: str | None = None
+    key: str | None = None
+
+
+class _PutItem(_Named):
+    sku: str
+
+
+class _PutLocation(_Named):
+    name: str
+
+
+class _Lines(_Named):
+    lines: dict[str, int]
+    location: str = "main"
+
+
+class _SetOnHand(_Named):
+    sku: str
+    quantity: int
+    location: str = "main"
+    if_on_hand: int = 0
+
+
+class _Transfer(_Named):
+    lines: dict[str, int]
+    source: str
+    destination: str
+
+
+class _Part(msgspec.Struct):
+    operation: Literal["receive", "ship", "adjust", "set_on_hand", "transfer"]
+    arguments: Arguments
+
+
+class _Execute(_Named):
+    operations: list[_Part]
+
+
+class _Levels(msgspec.Struct):
+    keys: list[tuple[str, str]]
+    read: Literal["linearizable", "local"] = "linearizable"
+    min_seq: int = 0
+
+
+class _Resolve(msgspec.Struct):
+    key: str
+
+
+_ARGUMENTS: dict[str, Any] = {
+    "put_item": _PutItem,
+    "put_location": _PutLocation,
+    "receive": _Lines,
+    "ship": _Lines,
+    "adjust": _Lines,
+    "set_on_hand": _SetOnHand,
+    "transfer": _Transfer,
+    "execute": _Execute,
+    "levels": _Levels,
+    "ledger": Arguments,
+    "resolve": _Resolve,
+    "servers": Arguments,
+}
+"""By operation: the arguments that the checker reads, and their forms; there may be more."""
+
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Call)
 
@@ -122,6 +189,9 @@ def _read_line(line: bytes, where: str) -> Call:
         call = _DECODER.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where}: this is not a call of a history: {error}") from None
+    if call.operation not in _ARGUMENTS:
+        known = ", ".join(_ARGUMENTS)
+        raise ConfigError(f"{where}: there is no operation {call.operation!r}, only {known}")
     if call.outcome not in OUTCOMES:
         raise ConfigError(f"{where}: the answer's outcome is one of {', '.join(OUTCOMES)}")
     if call.end is not None and call.end < call.start:
@@ -130,7 +200,22 @@ def _read_line(line: bytes, where: str) -> Call:
         _check_answer(call)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: the answer is not of the documented form: {error}") from None
+    try:
+        _check_arguments(call)
+    except msgspec.ValidationError as error:
+        text = f"the arguments are not of the documented form: {error}"
+        raise ConfigError(f"{where}: {text}") from None
     return call
+
+
+def _check_arguments(call: Call) -> None:
+    """Raises msgspec.ValidationError."""
+    if call.is_command and call.outcome == "refused" and call.seq is None:
+        return  # refused before it was sent, perhaps for these very arguments
+    msgspec.convert(call.arguments, _ARGUMENTS[call.operation])
+    if call.operation == "execute":
+        for part in call.arguments["operations"]:
+            msgspec.convert(part["arguments"], _ARGUMENTS[part["operation"]])
 
 
 def _check_answer(call: Call) -> None:

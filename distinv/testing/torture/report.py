@@ -46,7 +46,8 @@ def campaign_report(outcome: Outcome) -> dict[str, Any]:
         "namespaces": settings.namespaces,
     }
     report |= count_calls(outcome.calls, outcome.judgement)
-    report["write_gap_ms_max"] = round(outcome.write_gap_us / 1_000, 1)
+    gap_us = outcome.write_gap_us
+    report["write_gap_ms_max"] = None if gap_us is None else round(gap_us / 1_000, 1)
     report |= count_faults(outcome.faults)
     if outcome.left_out:
         report["left_out"] = outcome.left_out
@@ -62,6 +63,7 @@ def history_report(calls: Sequence[Call], judgement: Judgement) -> dict[str, Any
     return {
         "verdict": "ok" if judgement.ok else "failed",
         "problems": [problem_report(problem) for problem in judgement.problems],
+        "servers_compared": judgement.servers_compared,
     } | count_calls(calls, judgement)
 
 
@@ -158,9 +160,11 @@ def describe_campaign(outcome: Outcome) -> Iterator[str]:
         return
     report = campaign_report(outcome)
     faults = count_faults(outcome.faults)
-    yield ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in faults.items() if count)
+    done = [f"{count} {name.replace('_', ' ')}" for name, count in faults.items() if count]
+    yield ", ".join(done) or "nothing was done to the servers"
     yield from _describe_calls(report)
-    yield f"no answer to any command for at most {report['write_gap_ms_max']:.0f} ms"
+    if outcome.write_gap_us is not None:
+        yield f"no answer to any command for at most {report['write_gap_ms_max']:.0f} ms"
     for kind, reason in outcome.left_out.items():
         yield f"left out: {kind}, {reason}"
     yield from describe_problems(outcome.problems)
@@ -168,12 +172,16 @@ def describe_campaign(outcome: Outcome) -> Iterator[str]:
         yield f"data, logs and history are kept in {outcome.directory}"
     if outcome.verdict == "ok":
         yield "verdict ok: nothing lost, nothing done twice, one order explains every answer"
+    if outcome.verdict == "interrupted":
+        yield "interrupted, not judged"
 
 
 def describe_history(calls: Sequence[Call], judgement: Judgement) -> Iterator[str]:
     """Lines for people."""
     yield from _describe_calls(history_report(calls, judgement))
     yield from describe_problems(judgement.problems)
+    if not judgement.servers_compared:
+        yield "servers were not compared"
     if judgement.ok:
         yield "verdict ok: one order explains every answer"
 
