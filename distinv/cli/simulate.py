@@ -21,7 +21,7 @@ def add_to(commands: Commands) -> None:
     which.add_argument(
         "--seeds", metavar="A:B", type=_seeds, default=range(100), help="from A up to B (0:100)"
     )
-    which.add_argument("--seed", metavar="N", type=int, help="one seed: prints its plan")
+    which.add_argument("--seed", metavar="N", type=_seed, help="one seed: prints its plan")
     bug = parser.add_mutually_exclusive_group()
     bug.add_argument(
         "--canary", action="store_true", help="break the core on purpose: a seed must fail"
@@ -84,9 +84,21 @@ def _seeds(text: str) -> range:
         found = range(int(first), int(last))
     except ValueError:
         raise argparse.ArgumentTypeError("give A:B, such as 0:2000") from None
+    if found.start < 0:
+        raise argparse.ArgumentTypeError("seeds are numbers from 0 on")
     if not found:
         raise argparse.ArgumentTypeError("there is no seed in it")
     return found
+
+
+def _seed(text: str) -> int:
+    try:
+        seed = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("give a number, such as 7") from None
+    if seed < 0:
+        raise argparse.ArgumentTypeError("seeds are numbers from 0 on")
+    return seed
 
 
 def _numbers(text: str) -> tuple[int, ...]:

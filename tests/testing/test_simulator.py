@@ -6,17 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
+from distinv.cli.main import main
 from distinv.election.bully import Bully
 from distinv.errors import ConfigError
 from distinv.testing.simulator import campaign, story
-from distinv.testing.simulator.faults import Eclipse, Fault, PowerCut
+from distinv.testing.simulator.faults import KINDS, Crash, Cut, Eclipse, Fault, PowerCut
 from distinv.testing.simulator.hostile import HOSTILE
-from distinv.testing.simulator.plan import LEFTOVERS, Plan, draw_plan
+from distinv.testing.simulator.plan import BOUNDS, LEFTOVERS, SETTINGS, Plan, draw_plan
 from distinv.testing.simulator.planted import CANARY, PLANTED
 from distinv.testing.simulator.shrink import Shrinker, failure_class
 from distinv.testing.simulator.simulation import Outcome, simulate
@@ -166,8 +168,103 @@ def test_a_setting_that_does_not_exist_lists_the_choices() -> None:
 
 
 def test_a_setting_with_a_value_that_does_not_fit_is_said() -> None:
-    with pytest.raises(ConfigError, match="'loss=much': loss is a value such as"):
+    with pytest.raises(ConfigError, match=r"'loss=much': loss is a number from 0\.0 to 1\.0"):
         draw_plan(1).changed(["loss=much"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed"),
+    [
+        ("loss=2.0", "from 0.0 to 1.0"),
+        ("loss=-1", "from 0.0 to 1.0"),
+        ("loss=nan", "from 0.0 to 1.0"),
+        ("callers=0", "a whole number from 1 to 100"),
+        ("servers=0", "from 1 to 7"),
+        ("servers=100", "from 1 to 7"),
+        ("servers=2.5", "a whole number"),
+        ("payload_bytes=10", "from 576 to 65535"),
+        ("think_us=0", "from 1 to"),
+        ("sealed=0", "True, False"),
+        ("election=foo", "bully, ring, "),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_with_what_is_allowed(setting: str, allowed: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        draw_plan(7).changed([setting])
+    assert allowed in str(refusal.value)
+    assert setting in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_number_of_a_plan_has_bounds_and_is_drawn_within_them() -> None:
+    for seed in range(200):
+        plan = draw_plan(seed)
+        settings = [f"{name}={getattr(plan, name)}" for name in SETTINGS]
+        assert plan.changed(settings) == plan
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_run_goes_on_at_both_ends_of_a_range(name: str) -> None:
+    plan = evolve(draw_plan(5), clients=1, duration_us=200 * MS, events=2_000, faults=())
+    for value in BOUNDS[name]:
+        run = plan.changed([f"{name}={value}"])
+        run = evolve(run, duration_us=min(run.duration_us, 400 * MS), events=min(run.events, 2_000))
+        outcome = simulate(5, plan=run)
+        assert failure_class(outcome) in ("", "liveness"), outcome.failure
+
+
+@pytest.mark.parametrize("number", [999, -3])
+def test_a_fault_that_the_plan_does_not_have_is_refused(number: int) -> None:
+    last = len(draw_plan(7).faults) - 1
+    with pytest.raises(ConfigError, match=rf"no fault {number}; .* 0\.\.{last}$"):
+        story.tell(7, faults=[0, number])
+
+
+@pytest.mark.parametrize("arguments", [["--seeds=-5:3"], ["--seed", "-1"], ["--seed", "x"]])
+def test_a_seed_that_is_none_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["simulate", *arguments])
+    assert exit.value.code == 2
+    assert "number" in capsys.readouterr().err
+
+
+# --- faults happen --------------------------------------------------------------------------------
+
+
+def test_nearly_every_fault_comes_before_the_healing_and_none_is_forgotten() -> None:
+    began: Counter[str] = Counter()
+    drawn = came = 0
+    for seed in range(0, 240, 3):
+        outcome = simulate(seed)
+        faults = outcome.plan.faults
+        assert not set(outcome.struck) & set(outcome.missed)
+        began.update(type(faults[number]).__name__ for number in outcome.struck)
+        drawn += len(faults)
+        came += len(outcome.struck) + len(outcome.missed)
+    assert set(began) == set(KINDS), "each kind began at least once"
+    assert came > drawn * 9 // 10
+
+
+def test_the_story_says_which_faults_never_came() -> None:
+    plan = draw_plan(7)
+    faults = (Cut(0, ("client-0",), False, MS), Crash(MS, "nobody", MS), Crash(50_000 * MS, "x", 1))
+    outcome = simulate(7, plan=evolve(plan, faults=faults))
+    _, first, second, third = outcome.describe_plan()
+    assert "(" not in first
+    assert second.endswith("(found nobody to strike)")
+    assert third.endswith("(never came: phase one ended first)")
+
+
+def test_a_campaign_counts_the_faults_that_began(capsys: pytest.CaptureFixture[str]) -> None:
+    campaign.run(seeds=range(3), jobs=1)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert " faults began: Crash " in line
+    campaign.run(seeds=range(3), jobs=1, json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["faults_began"]) == list(KINDS)
+    assert 0 < sum(report["faults_began"].values()) <= report["faults_drawn"]
 
 
 # --- many seeds -----------------------------------------------------------------------------------
@@ -202,6 +299,43 @@ def test_a_record_of_other_code_is_refused(tmp_path: Path) -> None:
         campaign.run(seeds=range(1), jobs=1, record=record)
 
 
+@pytest.mark.parametrize("torn", [b'{"first":2,"la', b'{"first":2,"la\n', b"\0\0\0\n", b"{"])
+def test_a_torn_last_line_of_a_record_is_dropped(
+    torn: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "runs.jsonl"
+    campaign.run(seeds=range(19, 21), jobs=1, record=record)
+    whole = record.read_bytes()
+    record.write_bytes(whole + torn)
+    campaign.run(seeds=range(19, 21), jobs=1, record=record, json=True)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run_now"] == 0
+    assert record.read_bytes() == whole
+
+
+def test_a_record_torn_in_its_last_run_runs_that_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "runs.jsonl"
+    campaign.run(seeds=range(19, 21), jobs=1, record=record)
+    title, first, last = record.read_bytes().splitlines(keepends=True)
+    for cut, again in ((title + first + last[:-1], 1), (title + last[:9], 2), (title[:9], 2)):
+        record.write_bytes(cut)
+        campaign.run(seeds=range(19, 21), jobs=1, record=record, json=True)
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["run_now"] == again
+        assert len(record.read_bytes().splitlines()) == 3
+
+
+def test_a_record_damaged_in_the_middle_is_refused_and_not_touched(tmp_path: Path) -> None:
+    record = tmp_path / "runs.jsonl"
+    campaign.run(seeds=range(19, 21), jobs=1, record=record)
+    title, first, last = record.read_bytes().splitlines(keepends=True)
+    for damaged in (title + first[:9] + b"\n" + last, b'{"version":"x"', b"a note\nof mine"):
+        record.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="no record of a campaign"):
+            campaign.run(seeds=range(19, 21), jobs=1, record=record)
+        assert record.read_bytes() == damaged
+
+
 # --- one seed -------------------------------------------------------------------------------------
 
 
@@ -224,6 +358,26 @@ def test_a_changed_plan_says_how_to_run_it_again(capsys: pytest.CaptureFixture[s
 def test_a_seed_that_passes_is_not_shrunk() -> None:
     with pytest.raises(ConfigError, match="nothing to shrink"):
         story.tell(5, shrink=True)
+
+
+def test_shrinking_that_is_interrupted_tells_the_smallest_so_far(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed, _ = first_found(CANARY)
+
+    def interrupted(shrinker: Shrinker) -> Outcome:
+        shrinker._cut_off()
+        shrinker._leave_out_faults()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Shrinker, "shrink", interrupted)
+    assert story.tell(seed, plant=CANARY, shrink=True) == 1
+    printed = capsys.readouterr()
+    assert "run 1: " in printed.err
+    assert "the smallest so far" in printed.err
+    again = printed.out.splitlines()[-1]
+    assert again.startswith(f"  again: distinv simulate --seed {seed} --trace --plant {CANARY}")
+    assert len(again.split("--")) > 4, "it is smaller"
 
 
 def test_an_unknown_bug_lists_the_choices() -> None:

@@ -7,6 +7,7 @@ import itertools
 import json as json_module
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ import msgspec
 
 import distinv
 from distinv.errors import ConfigError
+from distinv.testing.simulator.faults import KINDS
 from distinv.testing.simulator.planted import PLANTED
 from distinv.testing.simulator.simulation import simulate
 
@@ -42,6 +44,10 @@ class Done(msgspec.Struct, frozen=True):
     seconds: float
     """Of one worker process."""
     failed: tuple[Failed, ...]
+    began: dict[str, int]
+    """How many faults of each kind happened, by the names of their classes."""
+    drawn: int
+    """How many faults the plans had."""
 
 
 class _Title(msgspec.Struct, frozen=True):
@@ -65,11 +71,14 @@ class Record:
             self._write(title)
             return
         try:
-            first, *rest = path.read_bytes().splitlines()
-            found = msgspec.json.decode(first, type=_Title)
-            for line in rest:
-                done = msgspec.json.decode(line, type=Done)
-                self.done[done.first] = done
+            whole, torn = _split_torn(path.read_bytes())
+            if not whole and not msgspec.json.encode(title).startswith(torn):
+                raise ValueError("it does not begin with a title")
+            found = msgspec.json.decode(whole[0], type=_Title) if whole else title
+            if found == title:
+                for line in whole[1:]:
+                    done = msgspec.json.decode(line, type=Done)
+                    self.done[done.first] = done
         except (OSError, ValueError) as problem:
             raise ConfigError(f"{path} is no record of a campaign: {problem}") from None
         if found != title:
@@ -77,11 +86,23 @@ class Record:
                 f"{path} records what another version of the code did, or another planted bug: "
                 "what it ran says nothing of this one. Name a new file"
             )
+        if torn:
+            self._cut_to(sum(len(line) + 1 for line in whole))
+        if not whole:
+            self._write(title)
 
     def add(self, done: Done) -> None:
         self.done[done.first] = done
         if self._path is not None:
             self._write(done)
+
+    def _cut_to(self, size_bytes: int) -> None:
+        """The next line is to begin on a line of its own."""
+        assert self._path is not None
+        try:
+            os.truncate(self._path, size_bytes)
+        except OSError as problem:
+            raise ConfigError(f"{self._path} cannot be written: {problem}") from None
 
     def _write(self, line: msgspec.Struct) -> None:
         assert self._path is not None
@@ -90,6 +111,25 @@ class Record:
                 file.write(msgspec.json.encode(line) + b"\n")
         except OSError as problem:
             raise ConfigError(f"{self._path} cannot be written: {problem}") from None
+
+
+def _split_torn(data: bytes) -> tuple[list[bytes], bytes]:
+    """The lines of a record, and a last one that was not written to its end, if there is one.
+
+    That is what a killed process or a full disk leaves behind.
+    """
+    *whole, torn = data.split(b"\n")
+    if len(whole) > 1 and not torn and not _is_json(whole[-1]):
+        torn = whole.pop()
+    return whole, torn
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def code_version() -> str:
@@ -112,6 +152,8 @@ def _run_chunk(seeds: range, plant: str | None) -> Done:
     started = time.perf_counter()
     events = commands = reads = leaderships = 0
     failed: list[Failed] = []
+    began: Counter[str] = Counter()
+    drawn = 0
     with PLANTED[plant]() if plant else nullcontext():
         for seed in seeds:
             outcome = simulate(seed)
@@ -119,10 +161,23 @@ def _run_chunk(seeds: range, plant: str | None) -> Done:
             commands += outcome.commands
             reads += outcome.reads
             leaderships += outcome.ballots
+            drawn += len(outcome.plan.faults)
+            began.update(type(outcome.plan.faults[each]).__name__ for each in outcome.struck)
             if outcome.failure:
                 failed.append(Failed(seed, outcome.failure, replay_command(seed, plant)))
     seconds = time.perf_counter() - started
-    return Done(seeds[0], seeds[-1], events, commands, reads, leaderships, seconds, tuple(failed))
+    return Done(
+        seeds[0],
+        seeds[-1],
+        events,
+        commands,
+        reads,
+        leaderships,
+        seconds,
+        tuple(failed),
+        dict(began),
+        drawn,
+    )
 
 
 def _chunks(seeds: range) -> list[range]:
@@ -206,10 +261,16 @@ def _report(kept: list[Done], results: list[Done], seconds: float, json: bool) -
         "leaderships": sum(each.leaderships for each in everything),
     }
     failed = [each for done in everything for each in done.failed]
+    began = Counter(dict.fromkeys(KINDS, 0))
+    for done in everything:
+        began.update(done.began)
+    drawn = sum(each.drawn for each in everything)
     if json:
         report = {
             "verdict": "failed" if failed else "ok",
             **total,
+            "faults_drawn": drawn,
+            "faults_began": dict(began),
             "failed": [msgspec.to_builtins(each) for each in failed],
             "run_now": ran,
             "seconds": round(seconds, 2),
@@ -224,4 +285,6 @@ def _report(kept: list[Done], results: list[Done], seconds: float, json: bool) -
             f"{events:,.0f} events/s; {total['commands']:,} commands and {total['reads']:,} reads "
             f"checked, {total['leaderships']:,} leaderships"
         )
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in began.items())
+        print(f"{began.total():,} of {drawn:,} faults began: {kinds}")
     return 1 if failed else 0

@@ -32,8 +32,8 @@ class Fault(ABC):
     at_us: int
 
     @abstractmethod
-    def strike(self, run: Simulation) -> None:
-        """Do it, now."""
+    def strike(self, run: Simulation) -> bool:
+        """Do it, now. False when nothing was there to do it to."""
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -49,9 +49,11 @@ class Crash(Fault):
     def __str__(self) -> str:
         return f"{self.target} crashes, for {_ms(self.down_us)}"
 
-    def strike(self, run: Simulation) -> None:
-        for server in run.servers_at(self.target):
+    def strike(self, run: Simulation) -> bool:
+        servers = [server for server in run.servers_at(self.target) if server.alive]
+        for server in servers:
             run.crash(server, self.down_us)
+        return bool(servers)
 
 
 @frozen
@@ -72,13 +74,14 @@ class PowerCut(Fault):
         held = f" after {_ms(self.held_us)} without a sync but the leader's" if self.held_us else ""
         return f"power cut{held}, for {downs}"
 
-    def strike(self, run: Simulation) -> None:
+    def strike(self, run: Simulation) -> bool:
         if self.held_us:
             leaders = run.servers_at(LEADER)
             for server in run.servers:
                 if server not in leaders:
                     server.disk.stall(run.world.now + self.held_us + 1)
         run.world.after(self.held_us, self._cut, run)
+        return True
 
     def _cut(self, run: Simulation) -> None:
         if not run.world.healed:
@@ -96,10 +99,12 @@ class Pause(Fault):
     def __str__(self) -> str:
         return f"{self.target} pauses for {_ms(self.for_us)}"
 
-    def strike(self, run: Simulation) -> None:
-        for process in run.targets(self.target):
+    def strike(self, run: Simulation) -> bool:
+        processes = run.targets(self.target)
+        for process in processes:
             process.pause(run.world.now + self.for_us)
             run.world.note(process.name, f"is paused for {_ms(self.for_us)}")
+        return bool(processes)
 
 
 @frozen
@@ -112,11 +117,13 @@ class ClientCrash(Fault):
     def __str__(self) -> str:
         return f"client-{self.client} crashes, for {_ms(self.down_us)}"
 
-    def strike(self, run: Simulation) -> None:
-        if self.client < len(run.clients) and run.clients[self.client].alive:
-            client = run.clients[self.client]
-            client.crash()
-            run.world.after(self.down_us, run.start_client, client)
+    def strike(self, run: Simulation) -> bool:
+        if self.client >= len(run.clients) or not run.clients[self.client].alive:
+            return False
+        client = run.clients[self.client]
+        client.crash()
+        run.world.after(self.down_us, run.start_client, client)
+        return True
 
 
 @frozen
@@ -126,10 +133,12 @@ class HandOver(Fault):
     def __str__(self) -> str:
         return "the leader is asked to hand over"
 
-    def strike(self, run: Simulation) -> None:
-        for server in run.servers_at(LEADER):
+    def strike(self, run: Simulation) -> bool:
+        leaders = run.servers_at(LEADER)
+        for server in leaders:
             run.world.note(server.name, "is asked to hand over")
             server.hand_over()
+        return bool(leaders)
 
 
 @frozen
@@ -146,9 +155,10 @@ class Trap(Fault):
     def __str__(self) -> str:
         return f"the next that writes a {self.writing} crashes {self.how}, for {_ms(self.down_us)}"
 
-    def strike(self, run: Simulation) -> None:
+    def strike(self, run: Simulation) -> bool:
         run.world.note("world", f"lays a trap: {self}")
         run.traps.append(self)
+        return True
 
     def catches(self, server: SimServer, records: Sequence[Record]) -> bool:
         return any(self._matches(server, record) for record in records)
@@ -186,12 +196,14 @@ class Eclipse(Trap):
             f"crashes {self.how}, for {_ms(self.down_us)}"
         )
 
-    def strike(self, run: Simulation) -> None:
-        for leader in run.servers_at(LEADER):
+    def strike(self, run: Simulation) -> bool:
+        leaders = run.servers_at(LEADER)
+        for leader in leaders:
             run.world.note("network", f"{self}")
             for server in run.servers:
                 run.world.block(leader.host, server.host, run.world.now + self.dark_us)
             run.traps.append(self)
+        return bool(leaders)
 
     def spring(self, run: Simulation, server: SimServer, records: Sequence[Record]) -> None:
         super().spring(run, server, records)
@@ -221,7 +233,7 @@ class Cut(Fault):
         arrow = "cannot reach" if self.one_way else "are cut off from"
         return f"{', '.join(self.side)} {arrow} the rest for {_ms(self.for_us)}"
 
-    def strike(self, run: Simulation) -> None:
+    def strike(self, run: Simulation) -> bool:
         side = [process for name in self.side for process in run.targets(name)]
         rest = [process for process in run.processes if process not in side]
         until = run.world.now + self.for_us
@@ -233,6 +245,7 @@ class Cut(Fault):
         names = ", ".join(process.name for process in side)
         arrow = "no longer reaches" if self.one_way else "is cut off from"
         run.world.note("network", f"{names or 'nobody'} {arrow} the rest for {_ms(self.for_us)}")
+        return bool(side and rest)
 
 
 @frozen
@@ -251,9 +264,10 @@ class Bridge(Fault):
             f"{restarts if self.restart_every_us else ''}"
         )
 
-    def strike(self, run: Simulation) -> None:
+    def strike(self, run: Simulation) -> bool:
         until = run.world.now + self.for_us
-        for hub in run.servers_at(self.hub):
+        hubs = run.servers_at(self.hub)
+        for hub in hubs:
             run.world.note("network", f"{self}")
             spokes = [server for server in run.servers if server is not hub]
             for one in spokes:
@@ -262,6 +276,7 @@ class Bridge(Fault):
                         run.world.block(one.host, other.host, until)
             if self.restart_every_us:
                 self._restart(run, until)
+        return bool(hubs)
 
     def _restart(self, run: Simulation, until: int) -> None:
         if run.world.now < until and not run.world.healed:
@@ -281,11 +296,13 @@ class Clog(Fault):
     def __str__(self) -> str:
         return f"the way from {self.source} to {self.target} clogs for {_ms(self.for_us)}"
 
-    def strike(self, run: Simulation) -> None:
-        for source in run.targets(self.source):
-            for target in run.targets(self.target):
+    def strike(self, run: Simulation) -> bool:
+        sources, targets = run.targets(self.source), run.targets(self.target)
+        for source in sources:
+            for target in targets:
                 run.world.clog(source.host, target.host, run.world.now + self.for_us)
                 run.world.note("network", f"{self}")
+        return bool(sources and targets)
 
 
 # --- disks and clocks -----------------------------------------------------------------------------
@@ -301,10 +318,12 @@ class Stall(Fault):
     def __str__(self) -> str:
         return f"the disk of {self.target} stalls for {_ms(self.for_us)}"
 
-    def strike(self, run: Simulation) -> None:
-        for server in run.servers_at(self.target):
+    def strike(self, run: Simulation) -> bool:
+        servers = run.servers_at(self.target)
+        for server in servers:
             server.disk.stall(run.world.now + self.for_us)
             run.world.note(server.name, f"has a disk that stalls for {_ms(self.for_us)}")
+        return bool(servers)
 
 
 @frozen
@@ -317,11 +336,13 @@ class Fill(Fault):
     def __str__(self) -> str:
         return f"the disk of {self.target} is full for {_ms(self.for_us)}"
 
-    def strike(self, run: Simulation) -> None:
-        for server in run.servers_at(self.target):
+    def strike(self, run: Simulation) -> bool:
+        servers = run.servers_at(self.target)
+        for server in servers:
             server.disk.full_until = run.world.now + self.for_us
             run.world.note(server.name, f"has a full disk for {_ms(self.for_us)}")
             run.world.after(self.for_us, run.start, server)
+        return bool(servers)
 
 
 @frozen
@@ -335,13 +356,16 @@ class Rot(Fault):
     def __str__(self) -> str:
         return f"a stored entry of {self.target} rots at {self.place:.0%} of its log"
 
-    def strike(self, run: Simulation) -> None:
+    def strike(self, run: Simulation) -> bool:
+        struck = False
         for server in run.servers_at(self.target):
             if server.disk.rotten or not run.may_rot():
                 continue
             index = server.disk.rot(self.place)
             if index:
                 run.world.note(server.name, f"has a bit flipped in its stored entry {index}")
+                struck = True
+        return struck
 
 
 @frozen
@@ -354,7 +378,30 @@ class Jump(Fault):
     def __str__(self) -> str:
         return f"the clock of {self.target} jumps by {self.by_us / 1_000_000:+.1f} s"
 
-    def strike(self, run: Simulation) -> None:
-        for server in run.servers_at(self.target):
+    def strike(self, run: Simulation) -> bool:
+        servers = run.servers_at(self.target)
+        for server in servers:
             server.skew_us += self.by_us
             run.world.note(server.name, f"has its clock set by {self.by_us / 1_000_000:+.1f} s")
+        return bool(servers)
+
+
+KINDS = tuple(
+    kind.__name__
+    for kind in (
+        Crash,
+        PowerCut,
+        Trap,
+        Eclipse,
+        Pause,
+        ClientCrash,
+        HandOver,
+        Cut,
+        Bridge,
+        Clog,
+        Stall,
+        Fill,
+        Rot,
+        Jump,
+    )
+)

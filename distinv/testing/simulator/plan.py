@@ -10,11 +10,16 @@ import attrs
 from attrs import evolve, frozen
 
 from distinv.errors import ConfigError
-from distinv.testing.simulator.drawing import MS, draw_faults
+from distinv.testing.simulator.drawing import MS, draw_faults, draw_pace
 from distinv.testing.simulator.faults import Fault
 from distinv.testing.simulator.hostile import HOSTILE
+from distinv.wire.endpoint import PAYLOAD_BYTES_MIN
+from distinv.wire.frame import DATAGRAM_BYTES_MAX
 
 ELECTIONS = ("bully", "ring")
+SERVERS_MAX = 7
+EVENTS_FACTOR = 2
+"""A run is cut short that has so many times more events than it was meant to have."""
 
 LEFTOVERS = (
     "down",
@@ -70,7 +75,8 @@ class Plan:
     duration_us: int
     """Of the part in which things go wrong; healing and the demand for progress follow."""
     events: int
-    """That part ends after so many events at the latest."""
+    """That part ends after so many events at the latest: for the few runs that have far more
+    than `drawing.draw_pace` expects, such as those of an election that floods the others."""
     heal_all: bool
     """Everything heals. Else a bare quorum does, and the other faults are for good."""
     quorum: tuple[int, ...]
@@ -117,15 +123,14 @@ class Plan:
         changes: dict[str, Any] = {}
         for setting in settings:
             name, _, text = setting.partition("=")
-            old = getattr(self, name, None)
-            if old is None or name not in SETTINGS:
+            if name not in SETTINGS:
                 raise ConfigError(
                     f"the plan has no setting {name!r}; choose from {', '.join(SETTINGS)}"
                 )
             try:
-                changes[name] = _value(text, old)
-            except ValueError:
-                raise ConfigError(f"{setting!r}: {name} is a value such as {_text(old)}") from None
+                changes[name] = _value(name, text, getattr(self, name))
+            except ValueError as problem:
+                raise ConfigError(f"{setting!r}: {name} is {problem}") from None
         return evolve(self, **changes)
 
 
@@ -141,12 +146,50 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _value(text: str, like: object) -> object:
+BOUNDS: dict[str, tuple[float, float]] = {
+    "servers": (1, SERVERS_MAX),
+    "clients": (1, 16),
+    "loss": (0.0, 1.0),
+    "duplicate": (0.0, 1.0),
+    "delay_us": (0, 1_000 * MS),
+    "latency_us": (1, 1_000 * MS),
+    "reaction_us": (0, 1_000 * MS),
+    "sync_us": (1, 1_000 * MS),
+    "starts_us": (1, 60_000 * MS),
+    "slow_disk": (-1, SERVERS_MAX - 1),
+    "cancel": (0.0, 1.0),
+    "skew_us": (0, 3_600_000 * MS),
+    "rate_ppm": (0, 200_000),
+    "payload_bytes": (PAYLOAD_BYTES_MIN, DATAGRAM_BYTES_MAX),
+    "callers": (1, 100),
+    "think_us": (1, 60_000 * MS),
+    "duration_us": (1, 60_000 * MS),
+    "events": (1, 200_000),
+    "stream": (0, 1_000_000_000),
+}
+"""From the least to the greatest that `Plan.changed` takes, for every setting that is a number."""
+
+
+def _value(name: str, text: str, like: object) -> object:
+    """Raises ValueError with what the setting's value may be."""
+    if name == "election":
+        elections = (*ELECTIONS, *HOSTILE)
+        if text not in elections:
+            raise ValueError(f"one of {', '.join(elections)}")
+        return text
     if isinstance(like, bool):
         if text not in ("True", "False"):
-            raise ValueError(text)
+            raise ValueError("one of True, False")
         return text == "True"
-    return type(like)(text) if isinstance(like, (int, float)) else text
+    low, high = BOUNDS[name]
+    kind = "number" if isinstance(like, float) else "whole number"
+    try:
+        value = float(text) if isinstance(like, float) else int(text)
+    except ValueError:
+        value = float("nan")  # which is in no range
+    if not low <= value <= high:
+        raise ValueError(f"a {kind} from {low} to {high}")
+    return value
 
 
 def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
@@ -156,7 +199,7 @@ def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
     clients, callers = random.choice((1, 2, 3, 4)), random.choice((1, 1, 3, 10))
     if hostile is None:
         hostile = random.random() < 0.2
-    duration_us = random.randrange(2_000 * MS, 6_000 * MS)
+    duration_us, call_us, events = draw_pace(random, servers)
     return Plan(
         servers=servers,
         clients=clients,
@@ -176,13 +219,12 @@ def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
         rate_ppm=random.choice((0, 0, 200, 50_000)),
         payload_bytes=random.choice((600, 1_200, 32_000)),
         callers=callers,
-        # A call every 1 to 50 ms on the average, and not so many that they drown all else.
-        think_us=clients * callers * random.choice((2 * MS, 20 * MS, 40 * MS, 100 * MS)),
+        think_us=2 * clients * callers * call_us,  # the mean is half of it
         tight=random.random() < 0.3,
         duration_us=duration_us,
-        events=random.randrange(1_500, 4_000),
+        events=EVENTS_FACTOR * events,
         heal_all=random.random() < 0.4,
-        quorum=tuple(random.sample(range(servers), servers)),
-        leftovers=tuple(random.choice(LEFTOVERS) for _ in range(servers)),
+        quorum=tuple(random.sample(range(SERVERS_MAX), SERVERS_MAX)),
+        leftovers=tuple(random.choice(LEFTOVERS) for _ in range(SERVERS_MAX)),
         faults=draw_faults(random, servers, clients, duration_us),
     )

@@ -47,13 +47,22 @@ def failure_class(outcome: Outcome) -> str:
 
 
 class Shrinker:
-    """`run` runs a plan; `failed` is how the plan to shrink went."""
+    """`run` runs a plan; `failed` is how the plan to shrink went.
+
+    `found` is told of each smaller run, and how many were tried. `best` is the smallest so far.
+    """
 
     def __init__(
-        self, failed: Outcome, run: Callable[[Plan], Outcome], *, runs_max: int = RUNS_MAX
+        self,
+        failed: Outcome,
+        run: Callable[[Plan], Outcome],
+        *,
+        runs_max: int = RUNS_MAX,
+        found: Callable[[Outcome, int], object] = lambda outcome, runs: None,
     ) -> None:
         self._runs_max = runs_max
         self._run = run
+        self._found = found
         self._class = failure_class(failed)
         self._whole = failed.plan
         self.best = failed
@@ -84,6 +93,7 @@ class Shrinker:
             outcome = self._run(evolve(plan, stream=stream))
             if failure_class(outcome) == self._class:
                 self.best, self.numbers = outcome, numbers
+                self._found(outcome, self.runs)
                 return True
         return False
 
@@ -120,7 +130,7 @@ class Shrinker:
 
     def _simpler(self) -> Iterator[tuple[str, object]]:
         for name, values in _SIMPLEST.items():
-            for value in values:
-                if getattr(self.best.plan, name) == value:
-                    break
+            for number, value in enumerate(values):
+                if getattr(self.best.plan, name) in values[: number + 1]:
+                    break  # as simple already, or simpler
                 yield name, value

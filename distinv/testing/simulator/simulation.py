@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from attrs import evolve, frozen
@@ -39,6 +39,9 @@ PROGRESS_US = 20_000_000
 
 EVENTS_MAX = 200_000
 FLAP_US = 700_000
+PATIENCE_US = 600_000
+"""So long a fault waits for its target to be there: about an election."""
+LOOKS_EVERY_US = 50_000
 
 TIGHT = {
     "append_window_entries": 3,
@@ -75,6 +78,25 @@ class Outcome:
     healed_us: int
     """When healing began; 0 when the run ended before."""
     lines: tuple[str, ...]
+    struck: tuple[int, ...]
+    """The faults that began, by their numbers in the plan."""
+    missed: tuple[int, ...]
+    """Those whose target was not there; those in neither were dated after the end."""
+
+    def describe_plan(self) -> list[str]:
+        """`Plan.describe`, and which of the faults did not happen, and why."""
+        settings, *faults = self.plan.describe()
+        return [settings, *(line + self._fate(number) for number, line in enumerate(faults))]
+
+    def _fate(self, number: int) -> str:
+        if number in self.struck:
+            return ""
+        if number in self.missed:
+            return "  (found nobody to strike)"
+        return "  (never came: the run failed first)" if not self.healed_us else NEVER_CAME
+
+
+NEVER_CAME = "  (never came: phase one ended first)"
 
 
 class Simulation:
@@ -109,6 +131,7 @@ class Simulation:
             self._be_born()
         self._quorum: list[SimServer] = []
         self._healed_us = 0
+        self._struck: list[int] = []
         self._random = Random(f"healing {seed} {plan.stream}")
 
     def _be_born(self) -> None:
@@ -150,6 +173,8 @@ class Simulation:
             ended_us=world.now,
             healed_us=self._healed_us,
             lines=tuple(world.lines or ()),
+            struck=tuple(self._struck),
+            missed=tuple(self._missed()),
         )
 
     # --- what faults use ----------------------------------------------------------------------
@@ -208,13 +233,26 @@ class Simulation:
             world.at(world.random.randrange(plan.starts_us), self.start, server)
         for client in self.clients:
             world.at(world.random.randrange(2 * plan.starts_us), self.start_client, client)
-        for fault in plan.faults:
-            world.at(fault.at_us, self._strike, fault)
+        for number, fault in enumerate(plan.faults):
+            world.at(fault.at_us, self._strike, number, fault, fault.at_us + PATIENCE_US)
         world.run_until(plan.duration_us, lambda: world.events >= plan.events)
 
-    def _strike(self, fault: Fault) -> None:
-        if not self.world.healed:
-            fault.strike(self)
+    def _strike(self, number: int, fault: Fault, until: int) -> None:
+        """Strike, or wait a little for the target, such as a leader, to be there."""
+        world = self.world
+        if world.healed:
+            return
+        self._struck.append(number)  # before: it may be the one that the run fails with
+        if not fault.strike(self):
+            self._struck.remove(number)
+            if world.now < until:
+                world.after(LOOKS_EVERY_US, self._strike, number, fault, until)
+
+    def _missed(self) -> Iterator[int]:
+        ended_us = self._healed_us or self.world.now
+        for number, fault in enumerate(self.plan.faults):
+            if number not in self._struck and fault.at_us < ended_us:
+                yield number
 
     # --- phase two ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import json as json_module
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from distinv.errors import ConfigError
 from distinv.testing.simulator.campaign import check_plant, replay_command
@@ -34,7 +35,7 @@ def tell(
     check_plant(plant)
     plan = draw_plan(seed).changed(settings)
     if faults is not None:
-        plan = plan.only(faults)
+        plan = plan.only(check_faults(faults, plan))
 
     def run(plan: Plan, trace: bool = False) -> Outcome:
         with PLANTED[plant]() if plant else nullcontext():
@@ -44,9 +45,13 @@ def tell(
     if shrink:
         if not outcome.failure:
             raise ConfigError(f"seed {seed} passes: there is nothing to shrink")
-        shrinker = Shrinker(outcome, run)
-        smallest = shrinker.shrink()
-        print(f"shrunk in {shrinker.runs} runs", file=sys.stderr)
+        shrinker = Shrinker(outcome, run, found=partial(_print_found, draw_plan(seed)))
+        try:
+            smallest = shrinker.shrink()
+            print(f"shrunk in {shrinker.runs} runs", file=sys.stderr)
+        except KeyboardInterrupt:
+            smallest = shrinker.best
+            print(f"stopped after {shrinker.runs} runs: the smallest so far", file=sys.stderr)
         outcome = run(smallest.plan, trace=True)
     again = replay_command(seed, plant, *outcome.plan.options_from(draw_plan(seed)))
     if json:
@@ -56,15 +61,38 @@ def tell(
     return 1 if outcome.failure else 0
 
 
+def check_faults(faults: Iterable[int], plan: Plan) -> list[int]:
+    """The same numbers. Raises ConfigError for one that the plan has no fault of."""
+    wanted = list(faults)
+    for number in wanted:
+        if not 0 <= number < len(plan.faults):
+            numbers = f"0..{len(plan.faults) - 1}" if plan.faults else "none: it has no fault"
+            raise ConfigError(f"there is no fault {number}; the numbers of this plan are {numbers}")
+    return wanted
+
+
+def _print_found(whole: Plan, outcome: Outcome, runs: int) -> None:
+    """One line for a smaller run; how it was changed is how far the search has come."""
+    plan = outcome.plan
+    options = " ".join(plan.options_from(whole))
+    print(
+        f"run {runs}: {len(plan.faults)} of {len(whole.faults)} faults, "
+        f"{outcome.events} events: {options}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _print(outcome: Outcome, again: str) -> None:
     print(f"trace {outcome.digest}")
-    for line in outcome.plan.describe():
+    for line in outcome.describe_plan():
         print(f"plan  {line}")
     for line in outcome.lines:
         print(line)
     print(
         f"{outcome.events} events, {outcome.entries} entries, {outcome.commands} commands and "
-        f"{outcome.reads} reads answered, {outcome.ballots} leaderships"
+        f"{outcome.reads} reads answered, {outcome.ballots} leaderships, "
+        f"{len(outcome.struck)} of {len(outcome.plan.faults)} faults began"
     )
     if outcome.failure:
         print(f"seed {outcome.seed} fails: {outcome.failure}")
@@ -80,7 +108,8 @@ def _print_json(outcome: Outcome, again: str) -> None:
         "trace": outcome.digest,
         "failure": outcome.failure,
         "again": again,
-        "plan": outcome.plan.describe(),
+        "plan": outcome.describe_plan(),
         "events": outcome.events,
+        "faults_began": list(outcome.struck),
     }
     print(json_module.dumps(report))
