@@ -117,13 +117,13 @@ TRAPS: dict[str, tuple[str, ...]] = {
         "retry-across-leaders.txt",
     ),
     "the retried command is still in the old leader's log": (
-        "client/test_client_session.py::test_what_an_old_leader_took_is_not_applied_again",
+        "client/test_client_rerouting.py::test_what_an_old_leader_took_is_not_applied_again",
         "retry-across-leaders.txt",
     ),
     'the retry limit hits and the caller is told "failed"': (
-        "client/test_client_session.py::test_eight_silent_attempts_are_the_most",
-        "client/test_client_session.py::test_one_copy_without_an_answer_makes_the_outcome_unknown",
-        "client/test_client_session.py::test_an_unknown_outcome_names_the_callers_own_key",
+        "client/test_client_outcome.py::test_eight_silent_attempts_are_the_most",
+        "client/test_client_outcome.py::test_one_copy_without_an_answer_makes_the_outcome_unknown",
+        "client/test_client_outcome.py::test_an_unknown_outcome_names_the_callers_own_key",
     ),
     "a joining voter stops the cluster": (
         "core/test_pitfalls_voters.py::test_a_joining_server_stops_the_cluster",
@@ -152,8 +152,8 @@ TRAPS: dict[str, tuple[str, ...]] = {
         "core/test_pitfalls_voters.py::test_a_promise_too_large_for_a_datagram",
     ),
     "clients glued to a server that has no quorum": (
-        "client/test_client_session.py::test_a_home_without_a_leader_is_left_before_it_is_silent",
-        "client/test_client_session.py::test_a_leader_out_of_quorum_is_no_quorum",
+        "client/test_client_leader.py::test_a_home_without_a_leader_is_left_before_it_is_silent",
+        "client/test_client_leader.py::test_a_leader_out_of_quorum_is_no_quorum",
         "server/test_front.py::test_clients_are_told_when_too_few_servers_are_there",
     ),
     "forged or replayed datagrams": (
