@@ -1,8 +1,12 @@
-"""Fixtures for every test: async tests run on asyncio and on trio. `--regenerate`."""
+"""For every test: asyncio and trio, properties that draw the same everywhere, `--regenerate`."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same-every-time", deadline=None, derandomize=True)
+settings.load_profile("same-every-time")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

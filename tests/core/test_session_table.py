@@ -180,7 +180,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(STEPS, st.integers(0, 40))
 def test_a_table_written_and_read_goes_on_as_if_nothing_had_happened(
     steps: list[tuple[Any, ...]], cut: int

@@ -198,7 +198,7 @@ BODIES: dict[type[Bully] | type[Ring], list[bytes]] = {Bully: bodies(Bully), Rin
 
 @each_election
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_hostile_bytes_never_raise_and_start_nothing_that_does_not_end(
     factory: type[Bully] | type[Ring], data: st.DataObject
 ) -> None:

@@ -101,7 +101,7 @@ def test_a_replica_takes_no_part() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.binary(max_size=40))))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_hostile_bytes_are_dropped(messages: list[tuple[int, bytes]]) -> None:
     election = lowest_load(ElectionContext(NodeId(2), Random(1), TIMING))
     list(election.on_members((NodeId(1), NodeId(2), NodeId(3)), 0))

@@ -25,8 +25,6 @@ from distinv.wire.codec import decode_untrusted, encode
 from distinv.wire.messages import Message, ReadIndexReply
 
 LITTLE = settings(
-    derandomize=True,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

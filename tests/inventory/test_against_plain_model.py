@@ -208,7 +208,7 @@ START: list[Any] = [
 ]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.lists(COMMAND, max_size=25), st.sampled_from([200_000, 1]))
 def test_the_store_does_what_the_blackboard_says(commands: list[Any], cached: int) -> None:
     plain, log = Plain(), Log(limits=Limits(levels_cached=cached))

@@ -60,7 +60,7 @@ def test_questions_survive_the_trip(ask: calls.Ask[Any]) -> None:
     assert decode_query_untrusted(ask.encode()) == ask.query
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_noise(data: bytes) -> None:
     for decode in (decode_command_untrusted, decode_query_untrusted, decode_outcome, decode_answer):
@@ -70,7 +70,7 @@ def test_noise(data: bytes) -> None:
             pass
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.data())
 def test_damage(data: st.DataObject) -> None:
     """A byte changed, cut off or put in: a command that passes the checks, or InvalidRequest."""
@@ -152,7 +152,6 @@ def test_the_size_of_a_command_is_bounded() -> None:
 # --- keys -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**60))
 def test_session_keys(session: int, number: int) -> None:
     assert parse_session_key(session_key(session, number)) == (session, number)

@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from inventory_kit import CheckedStore, Log
 
@@ -22,7 +22,6 @@ def expected(stock: dict[str, int]) -> str:
     return sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 2**70)))
 def test_the_digest_is_the_definitions(stock: dict[str, int]) -> None:
     assert digest_of(sorted((sku, n) for sku, n in stock.items() if n)) == expected(stock)

@@ -145,7 +145,7 @@ def test_the_actor_is_the_sessions_name() -> None:
     assert [entry.actor for entry in page] == ["till-1", "till-2"]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from("AB"), st.integers(1, 9)), min_size=1, max_size=12))
 def test_running_balances(moves: list[tuple[str, int]]) -> None:
     with InventoryStore() as store:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinv.errors import InvalidQuantity
@@ -47,7 +47,6 @@ def test_from_units_takes_ints(quantity: Any) -> None:
         KILOGRAMS.from_units(quantity)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(-(10**12), 10**12), st.integers(0, 6))
 def test_units_there_and_back(quantity: int, scale: int) -> None:
     item = Item("x", scale=scale)

@@ -137,8 +137,6 @@ class JournalAndMemory(RuleBasedStateMachine):
 JournalAndMemory.TestCase.settings = settings(
     max_examples=40,
     stateful_step_count=20,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestJournalAndMemory = JournalAndMemory.TestCase

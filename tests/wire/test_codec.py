@@ -118,7 +118,7 @@ def test_garbage(body: bytes) -> None:
         decode_untrusted(body)
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
     try:
@@ -127,7 +127,7 @@ def test_any_bytes(body: bytes) -> None:
         pass
 
 
-@settings(derandomize=True, deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.sampled_from(CLASSES), st.data())
 def test_damaged_messages(kind: Any, data: st.DataObject) -> None:
     body = bytearray(encode(example(kind)))

@@ -58,7 +58,7 @@ def works(a: Host, b: Host) -> None:
 
 
 @pytest.mark.parametrize("seal", SEALS, ids=["plain", "key"])
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=300))
 def test_any_bytes(seal: Seal, data: bytes) -> None:
     a = Network(1).host(1, seal=seal)
@@ -99,7 +99,7 @@ def test_damaged_datagrams_have_no_effect(seal: Seal, seed: int) -> None:
     works(a, b)
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(st.lists(st.tuples(st.lists(chunks, max_size=5), st.integers(0, 40_000)), max_size=12))
 def test_a_hostile_peer_with_the_key(datagrams: list[tuple[list[bytes], int]]) -> None:
     """It is adopted, and sends chunks that no endpoint would."""
@@ -119,7 +119,7 @@ def test_a_hostile_peer_with_the_key(datagrams: list[tuple[list[bytes], int]]) -
     works(network.host(3, limits=LIMITS), b)
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     st.lists(
         st.tuples(

@@ -140,7 +140,7 @@ def test_data_bytes() -> None:
     assert len(encode_data(1, 1, b"payload")) == DATA_BYTES + len(b"payload")
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     for parse in (version_untrusted, parse_header_untrusted, parse_chunks_untrusted):
@@ -150,7 +150,7 @@ def test_any_bytes(data: bytes) -> None:
             pass
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(sorted(CHUNKS)), min_size=1, max_size=4), st.data())
 def test_damaged_chunks(names: list[str], data: st.DataObject) -> None:
     body = bytearray(b"".join(CHUNKS[name][0] for name in names))

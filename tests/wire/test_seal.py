@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinv.errors import BadDatagram, ConfigError
@@ -151,7 +151,6 @@ def test_other_bad_keys(tmp_path: Path) -> None:
 # --- the replay window ------------------------------------------------------------------------
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.lists(st.integers(1, 60), max_size=80), st.integers(0, 20))
 def test_replay_window_against_the_obvious(counters: list[int], floor: int) -> None:
     width = 16

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinv.wire.stream import StreamReader, StreamWriter
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=20), st.lists(st.integers(1, 60), min_size=1))
 def test_any_cuts(messages: list[bytes], sizes: list[int]) -> None:
     writer, reader = StreamWriter(10_000), StreamReader(40)
