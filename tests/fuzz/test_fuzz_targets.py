@@ -48,6 +48,12 @@ def test_a_short_campaign(name: str) -> None:
     assert sum(report.outcomes.values()) == 600
 
 
+def test_every_message_of_a_datagram_may_raise_the_term_by_a_step() -> None:
+    """A step and an ordinary promise in one datagram were taken for a leap of terms."""
+    report = campaign.run_seed("insider", 5_000_022, 900)
+    assert [failure.problem for failure in report.failures] == []
+
+
 @pytest.mark.parametrize("name", DECODERS)
 @settings(LITTLE, max_examples=60)
 @given(data=st.binary(max_size=300))

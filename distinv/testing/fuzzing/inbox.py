@@ -10,7 +10,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from distinv.core.events import InvariantBroken
+from distinv.core.events import Effect, Event, InvariantBroken
+from distinv.core.node import Node
 from distinv.entry import ORIGIN, TERM_JUMP_MAX, Ballot, NodeId, Voter, VoterSet, encode_voters
 from distinv.inventory import calls
 from distinv.testing.fuzzing import bounds
@@ -49,6 +50,21 @@ _PROGRESS_US = 40_000_000
 _BODY_BYTES_MAX = 60_000
 
 
+def _watch_term(node: Node) -> None:
+    """From now on no single step may raise the promised term by more than the bound."""
+    step = node.step
+    if "step" in vars(node):
+        return
+
+    def watched(event: Event, now: int) -> list[Effect]:
+        before = node.promised.term
+        effects = step(event, now)
+        assert node.promised.term - before <= TERM_JUMP_MAX, "a term out of the blue"
+        return effects
+
+    vars(node)["step"] = watched
+
+
 class Siege:
     """What both kinds of attack on a server share: the cluster, the victim, the demands."""
 
@@ -65,11 +81,10 @@ class Siege:
     def take(self, datagram: bytes, address: tuple[str, int]) -> str:
         """Let the victim receive it, and look at what it did."""
         engine = self.victim.engine
-        dropped, before = sum(engine.endpoint.dropped.values()), engine.node.promised.term
+        dropped, node = sum(engine.endpoint.dropped.values()), engine.node
+        _watch_term(node)
         engine.receive(datagram, address, self.net.now)
-        node = engine.node
         node.check()
-        assert node.promised.term - before <= TERM_JUMP_MAX, "a term out of the blue"
         self._fed += 1
         if self._fed % TURN_EVERY == 0:
             bounds.check(bounds.engine_sizes(engine), bounds.engine_bounds(self.net.config.limits))
