@@ -168,7 +168,7 @@ def decode_record(data: bytes | memoryview) -> tuple[Ballot, StoredRecord, int]:
         raise DamagedError(0, "a record that was written whole does not match its checksum")
     try:
         record = _decoder.decode(data[RECORD_HEAD_BYTES:size_bytes])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedError(0, f"a record cannot be read ({error})") from error
     return Ballot(term, node), record, size_bytes
 

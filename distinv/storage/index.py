@@ -5,6 +5,7 @@ Twelve bytes of memory per entry. Not thread-safe: the journal guards it.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -114,9 +115,7 @@ class JournalState:
         kept, added = last.index, list[Entry]()
         for record in records:
             if isinstance(record, EntryRecord):
-                if not follows(last, (record.entry,)):
-                    raise MisfitError(f"entry {record.entry.index} does not follow {last.index}")
-                last = record.entry.position
+                last = _position_behind(last, record.entry)
                 added.append(record.entry)
             elif isinstance(record, TruncateRecord):
                 if not self.base.index <= record.index <= last.index:
@@ -147,3 +146,12 @@ class JournalState:
         else:
             self.node, self.cluster_name = record.node, record.cluster_name
         self.last = end
+
+
+def _position_behind(last: Position, entry: Entry) -> Position:
+    try:
+        if follows(last, (entry,)):
+            return entry.position
+    except struct.error as error:  # from a damaged disk, or a bug above
+        raise MisfitError(f"entry {entry.index} has a number that has no place in it") from error
+    raise MisfitError(f"entry {entry.index} does not follow {last.index}")

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 from storage_kit import SMALL_SEGMENT, QuickFiles, journal, look, reopened
 
-from distinv.entry import Entry
+from distinv.entry import HASH_BYTES, NO_BALLOT, NO_HASH, Ballot, Entry
 from distinv.errors import CorruptLog, StorageError
 from distinv.storage.api import EntryRecord, StorageContext, TruncateRecord
-from distinv.storage.format import SECTOR_BYTES
+from distinv.storage.format import (
+    SECTOR_BYTES,
+    encode_file_head,
+    encode_record,
+    encode_write,
+)
+from distinv.storage.index import JournalState
 from distinv.storage.journal import journal_storage
 from distinv.storage.scan import scan
 from distinv.testing.conformance.written import BIRTH, IDENTITY, PROMISE, log_of, records_of
@@ -186,3 +195,31 @@ def test_truncating_across_segments(tmp_path: Path) -> None:
     assert storage.read(1, 11, 1 << 20) == [*old[:5], *new]
     storage.close()
     assert look(tmp_path)[0].entries == (*old[:5], *new)
+
+
+def _record(body: bytes) -> bytes:
+    """`body` as a record with a true checksum."""
+    head = struct.pack(">IQQ", len(body), 0, 0)
+    return struct.pack(">I", crc32(body, crc32(head))) + head + body
+
+
+_ENTRY = Entry(1, Ballot(0, 0), 0, 300, b"", bytes(HASH_BYTES))
+FORGED = {
+    "text that is none": b"\x93\x01\x05\xa2\xff\xfe",
+    "nested without end": b"\x91" * 100_000,
+    "a number that does not fit": msgspec.msgpack.encode(EntryRecord(_ENTRY)),
+}
+
+
+@pytest.mark.parametrize("body", FORGED.values(), ids=FORGED)
+def test_a_record_that_nobody_wrote_stops_the_start(body: bytes, tmp_path: Path) -> None:
+    """Under true checksums all the way: the decoder's own errors once came through."""
+    opening = encode_record(JournalState().opening(NO_HASH), NO_BALLOT)
+    write, _ = encode_write(1, 0, NO_HASH, opening + _record(body))
+    size_bytes = SECTOR_BYTES + len(write)
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    head = encode_file_head(1, size_bytes)
+    (directory / "0000000001.segment").write_bytes(head + write)
+    with pytest.raises(CorruptLog, match="segment"):
+        journal(tmp_path).recover()
