@@ -97,6 +97,8 @@ class Router:
         """When to be content with the best of those heard."""
         self._move_until: int | None = None
         """Until when to wait for a new leader to answer before staying with this home."""
+        self._ask_leader_at: int | None = None
+        """When to ask the leader again for a sign of life: the home refused what only it takes."""
         self._leader_is_news = False
         """It has not been the home since it was named, so it has refused nothing yet."""
         self._resend_after_move = False
@@ -189,7 +191,9 @@ class Router:
         if self.home is None:
             self._refusals.clear()
             self._consider(server, now)
-        elif self._move_until is not None and server.node == self.table.leader:
+        elif server.node == self.table.leader and (
+            self._move_until is not None or self._ask_leader_at is not None
+        ):
             self._attach(server, now, resume=self._leader_is_news)
 
     def on_pong(self, server: Server, message: Pong, now: int) -> None:
@@ -228,8 +232,11 @@ class Router:
             return
         if not leader or leader == server.node:
             self._become_leaderless(now)
-        elif not self._learn_leader(leader, address, None, now) and reason == "not_leader":
+            return
+        if not self._learn_leader(leader, address, None, now) and reason == "not_leader":
             self.move_to_leader(now)
+        if reason == "not_leader" and self.home == server.node and self._ask_leader_at is None:
+            self._ask_leader_at = now + self._timing.client_ping_us // 2
 
     def served(self, now: int) -> None:
         """The home serves, so it has a leader."""
@@ -279,6 +286,7 @@ class Router:
         self._avoid = None
         self._settle_at = None
         self._move_until = None
+        self._ask_leader_at = None
         self._leaderless = False
         self._owed_since = None
         self._rest(now)
@@ -296,6 +304,7 @@ class Router:
         self.home = None
         self._lost_at = now
         self._move_until = None
+        self._ask_leader_at = None
         self._leaderless = False
         self._owed_since = None
         self._search_soon(now)
@@ -350,6 +359,15 @@ class Router:
             return
         self._move_until = now + self._timing.client_ping_us
         self._resend_after_move = resend
+        self.touch(leader, now)
+
+    def _ask_leader(self, now: int) -> None:
+        """On a lossy line one question is probably lost: ask on until the leader answers."""
+        leader = self.table.leader
+        if leader is None or leader == self.home or self.home is None or not self._work.wanted:
+            self._ask_leader_at = None
+            return
+        self._ask_leader_at = now + self._timing.client_ping_us // 2
         self.touch(leader, now)
 
     def _become_leaderless(self, now: int) -> None:
@@ -472,6 +490,8 @@ class Router:
             self._move_until = None
             if self._resend_after_move:
                 self._work.rewind(now)
+        if self._ask_leader_at is not None and now >= self._ask_leader_at:
+            self._ask_leader(now)
         if self._settle_at is not None and now >= self._settle_at:
             self._settle_at = None
             best = self.table.best_alive(self._lost_at, self._avoid)
@@ -494,6 +514,7 @@ class Router:
         first = self._search_at
         for time in (
             self._move_until,
+            self._ask_leader_at,
             self._settle_at,
             self._denied_at() if self.home is None else None,
             self._health_at() if self._owed_since is not None else None,

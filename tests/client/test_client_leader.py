@@ -7,7 +7,7 @@ from client_world import MILLISECOND, SECOND, FakeServer, World
 
 from distinv.entry import NodeId
 from distinv.errors import NoLeader, NoQuorum
-from distinv.wire.messages import Message, OpenSession, Request
+from distinv.wire.messages import Message, OpenSession, Ping, Request
 
 # --- waiting for one --------------------------------------------------------------------------
 
@@ -39,6 +39,31 @@ def test_a_new_leader_ends_the_waiting_at_once() -> None:
     (end,) = world.answer(call)
     assert end.value == b"ok:a"
     assert world.now - began < world.timing.heartbeat_us
+
+
+def test_a_leader_behind_a_lossy_line_is_asked_until_it_answers() -> None:
+    """The home follows, and each question to the leader was put off longer than the one before
+    (seed 88669): a client on a bad line ran out of time beside a leader that serves."""
+    world = World(3)
+    world.lead(2)
+    world.answer(world.submit(b"0"))
+    world.run_for(SECOND)
+    pings: list[Message] = []
+
+    def loses_most(server: FakeServer, peer: NodeId, message: Message) -> bool:
+        if isinstance(message, Ping):
+            pings.append(message)
+        return not isinstance(message, Ping) or len(pings) % 12 != 0
+
+    world.lead(3, push=False)
+    world.servers[2].intercept = loses_most
+    call = world.submit(b"a")
+    began = world.now
+    world.run_until(lambda: world.client.home == NodeId(3), began + 20 * SECOND)
+    assert world.now - began < SECOND
+    world.servers[2].intercept = None
+    (end,) = world.answer(call)
+    assert end.value == b"ok:a"
 
 
 def test_a_home_that_becomes_the_leader_ends_the_waiting_at_once() -> None:
