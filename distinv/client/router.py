@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
+from distinv.client.approach import Approach
 from distinv.client.backoff import Backoff
 from distinv.client.refusals import Refusals
 from distinv.client.servers import Server, ServerTable
@@ -95,15 +96,7 @@ class Router:
         """Since when there is no home: only who was heard after that is alive."""
         self._settle_at: int | None = None
         """When to be content with the best of those heard."""
-        self._move_until: int | None = None
-        """Until when to wait for a new leader to answer before staying with this home."""
-        self._ask_leader_at: int | None = None
-        """When to ask the leader again for a sign of life: the home refused what only it takes."""
-        self._leader_is_news = False
-        """It has not been the home since it was named, so it has refused nothing yet."""
-        self._resend_after_move = False
-        self._hint_at = 0
-        """When to take a hint for news again."""
+        self._approach = Approach(timing.client_ping_us)
         self._search_backoff = Backoff(random, timing.client_ping_us, timing.beacon_us)
         self._search_at = 0
         self._searched_at: int | None = None
@@ -117,7 +110,7 @@ class Router:
     @property
     def ready(self) -> bool:
         """There is a home to send to, and no better one about to answer."""
-        return self.home is not None and self._move_until is None
+        return self.home is not None and self._approach.waits_until is None
 
     def unavailable(self, reason: str) -> DistinvError:
         """Why a call that nobody took in cannot be served now."""
@@ -191,10 +184,8 @@ class Router:
         if self.home is None:
             self._refusals.clear()
             self._consider(server, now)
-        elif server.node == self.table.leader and (
-            self._move_until is not None or self._ask_leader_at is not None
-        ):
-            self._attach(server, now, resume=self._leader_is_news)
+        elif server.node == self.table.leader and self._approach.under_way:
+            self._attach(server, now, resume=self._approach.is_news)
 
     def on_pong(self, server: Server, message: Pong, now: int) -> None:
         server.follows = message.leader
@@ -208,7 +199,7 @@ class Router:
         ):
             return
         self._learn_leader(message.leader, message.leader_address, None, now)
-        if self._leaderless and self._move_until is None and message.leader != self.home:
+        if self._leaderless and self.ready and message.leader != self.home:
             self._attach(server, now)  # it follows another than the one who serves nothing
 
     def on_servers(self, server: Server, message: Servers, now: int) -> None:
@@ -235,8 +226,8 @@ class Router:
             return
         if not self._learn_leader(leader, address, None, now) and reason == "not_leader":
             self.move_to_leader(now)
-        if reason == "not_leader" and self.home == server.node and self._ask_leader_at is None:
-            self._ask_leader_at = now + self._timing.client_ping_us // 2
+        if reason == "not_leader" and self.home == server.node and self._approach.ask_at is None:
+            self._approach.ask_on(now)
 
     def served(self, now: int) -> None:
         """The home serves, so it has a leader."""
@@ -282,11 +273,10 @@ class Router:
             self._endpoint.reset(self.home, now)
         self.home = server.node
         if server.node == self.table.leader:
-            self._leader_is_news = False
+            self._approach.is_news = False
         self._avoid = None
         self._settle_at = None
-        self._move_until = None
-        self._ask_leader_at = None
+        self._approach.stop()
         self._leaderless = False
         self._owed_since = None
         self._rest(now)
@@ -303,8 +293,7 @@ class Router:
         self._avoid = self.home
         self.home = None
         self._lost_at = now
-        self._move_until = None
-        self._ask_leader_at = None
+        self._approach.stop()
         self._leaderless = False
         self._owed_since = None
         self._search_soon(now)
@@ -327,9 +316,8 @@ class Router:
         previous = self.table.leader
         if not self.table.learn_leader(node, ballot):
             return False
-        news = ballot is not None or self._trust_hint(now)
+        news = self._approach.named(now, certain=ballot is not None)
         if news:
-            self._leader_is_news = True
             self._work.resume()
         if self.home is None:
             self.touch(node, now)
@@ -340,14 +328,6 @@ class Router:
             self._work.rewind(now)
         return True
 
-    def _trust_hint(self, now: int) -> bool:
-        """A hint without a ballot may be old: two servers that name each other must not have
-        everything sent to and fro at the speed of the network."""
-        if now < self._hint_at:
-            return False
-        self._hint_at = now + self._timing.client_ping_us
-        return True
-
     def move_to_leader(self, now: int, *, news: bool = False, resend: bool = False) -> None:
         """Ask the leader for a sign of life; when it comes, it is the new home.
 
@@ -355,19 +335,18 @@ class Router:
         home took in is sent again.
         """
         leader = self.table.leader
-        if leader is None or leader == self.home or (self._move_until is not None and not news):
+        waits = self._approach.waits_until is not None
+        if leader is None or leader == self.home or (waits and not news):
             return
-        self._move_until = now + self._timing.client_ping_us
-        self._resend_after_move = resend
+        self._approach.wait(now, resend=resend)
         self.touch(leader, now)
 
     def _ask_leader(self, now: int) -> None:
-        """On a lossy line one question is probably lost: ask on until the leader answers."""
         leader = self.table.leader
         if leader is None or leader == self.home or self.home is None or not self._work.wanted:
-            self._ask_leader_at = None
+            self._approach.ask_at = None
             return
-        self._ask_leader_at = now + self._timing.client_ping_us // 2
+        self._approach.ask_on(now)
         self.touch(leader, now)
 
     def _become_leaderless(self, now: int) -> None:
@@ -410,13 +389,15 @@ class Router:
         self._search_at = now + pause
 
     def touch(self, node: NodeId, now: int) -> None:
-        """Ask a server for a sign of life."""
+        """Ask a server for a sign of life, also where others say that it lives by now."""
+        server = self.table.get(node)
+        at = self._endpoint.address_of(node) or (server.address if server is not None else None)
+        if server is not None and server.told is not None and server.told != at:
+            self._endpoint.send_to(server.told, self._seek, now)
         if self._endpoint.connected(node):
             self._pings += 1
             self._endpoint.send_now(node, encode(Ping(self._pings)), now)
-            return
-        server = self.table.get(node)
-        if server is not None and server.address is not None:
+        elif server is not None and server.address is not None:
             self._endpoint.connect(node, server.address, now)
 
     # --- health -------------------------------------------------------------------------------
@@ -486,11 +467,9 @@ class Router:
 
     def on_deadline(self, now: int) -> None:
         self._watch_home(now)
-        if self._move_until is not None and now >= self._move_until:
-            self._move_until = None
-            if self._resend_after_move:
-                self._work.rewind(now)
-        if self._ask_leader_at is not None and now >= self._ask_leader_at:
+        if self._approach.gives_up(now):
+            self._work.rewind(now)
+        if self._approach.ask_at is not None and now >= self._approach.ask_at:
             self._ask_leader(now)
         if self._settle_at is not None and now >= self._settle_at:
             self._settle_at = None
@@ -513,8 +492,8 @@ class Router:
         """When to call `on_deadline`; there is always something to look for."""
         first = self._search_at
         for time in (
-            self._move_until,
-            self._ask_leader_at,
+            self._approach.waits_until,
+            self._approach.ask_at,
             self._settle_at,
             self._denied_at() if self.home is None else None,
             self._health_at() if self._owed_since is not None else None,

@@ -18,7 +18,6 @@ from distinv.storage.api import Record
 class _Pending:
     ticket: int
     last_index: int
-    since: int
 
 
 class Durability:
@@ -31,6 +30,8 @@ class Durability:
         self._records: list[Record] = []
         self._pending: deque[_Pending] = deque()
         self._held: deque[tuple[int, Effect]] = deque()
+        self._busy_since = 0
+        """While there are writes: since when the disk has been at the first of them."""
 
     @property
     def writing(self) -> int:
@@ -59,7 +60,9 @@ class Durability:
         if not self._records:
             return None
         write = Write(self.open_ticket, tuple(self._records))
-        self._pending.append(_Pending(self.open_ticket, last_index, now))
+        if not self._pending:
+            self._busy_since = now
+        self._pending.append(_Pending(self.open_ticket, last_index))
         self._records.clear()
         self.open_ticket += 1
         return write
@@ -68,8 +71,7 @@ class Durability:
         """Writes up to `ticket` are durable; returns what was held for them."""
         while self._pending and self._pending[0].ticket <= ticket:
             self.durable_index = self._pending.popleft().last_index
-        for waiting in self._pending:
-            waiting.since = now  # only now is it the disk's turn to do them
+        self._busy_since = now  # only now is it the next one's turn
         self.durable_ticket = max(self.durable_ticket, ticket)
         released: list[Effect] = []
         while self._held and self._held[0][0] <= ticket:
@@ -78,9 +80,8 @@ class Durability:
 
     def excuse(self, late_us: int, now: int) -> None:
         """This process slept for so long: that was no silence of the disk."""
-        for pending in self._pending:
-            pending.since = min(pending.since + late_us, now)
+        self._busy_since = min(self._busy_since + late_us, now)
 
     def oldest_write_us(self, now: int) -> int:
         """For how long the disk has been at the oldest write, and has finished none."""
-        return now - self._pending[0].since if self._pending else 0
+        return now - self._busy_since if self._pending else 0

@@ -327,8 +327,9 @@ class Node:
 
     def advance_commit(self, index: int) -> None:
         """`index` is committed; hand over what is durable here as well (invariant 7)."""
-        self.commit = max(self.commit, index)
-        self._tell_elector()
+        if index > self.commit:
+            self.commit = index
+            self._tell_elector()
         usable = min(self.commit, self.durability.durable_index)
         if usable > self._commit_told and usable > self.applied:
             self._commit_told = usable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from random import Random
 
@@ -271,6 +271,10 @@ class World:
         """What the server list that is pushed holds."""
         self.by_node: dict[int, FakeServer] = {server.node: server for server in self.servers}
         self.by_address = {server.address: server for server in self.servers}
+        self.targets: Callable[[], Sequence[Address]] = lambda: [
+            server.address for server in self.servers
+        ]
+        """Where the client looks for servers."""
         self.leader: int | None = 1
         self.cut: set[Address] = set()
         """Servers that nothing reaches and that reach nobody."""
@@ -293,7 +297,7 @@ class World:
             limits=self.limits,
             random=Random(self.seed + 6),
             name="till",
-            targets=lambda: [server.address for server in self.servers],
+            targets=lambda: self.targets(),
         )
 
     # --- the script ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from client_world import CLIENT_ADDRESS, MILLISECOND, SECOND, World
 
 from distinv.config import Limits
@@ -118,6 +119,26 @@ def test_a_server_that_moved_is_found_at_its_new_address() -> None:
     world.restart(1)
     (end,) = world.answer(world.submit(b"b", seconds=3))
     assert end.value == b"ok:b"
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_leader_that_moved_is_found_where_the_home_says_that_it_is(idle: bool) -> None:
+    """The client asked its former address until the call's deadline: the link to the process that
+    was there still stood, or what the server itself had sent from there counted for more."""
+    world = World(3)
+    given = [server.address for server in world.servers]
+    world.targets = lambda: given
+    world.answer(world.submit(b"a"))
+    world.lead(2)
+    world.answer(world.submit(b"b"))
+    world.crash(1)
+    world.move(1, ("10.0.1.1", 4_900))
+    world.restart(1)
+    world.run_for((300 if idle else 1) * SECOND)
+    assert world.client_endpoint.connected(NodeId(1)) is not idle
+    world.lead(1)
+    (end,) = world.answer(world.submit(b"c", seconds=3))
+    assert end.value == b"ok:c"
 
 
 # --- status -----------------------------------------------------------------------------------

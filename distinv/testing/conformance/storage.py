@@ -37,6 +37,7 @@ from distinv.testing.conformance.written import (
     commits,
     compare,
     contents_of,
+    copy_live,
     end_of,
     files_in,
     flip_bit,
@@ -308,7 +309,7 @@ class StorageSuite(Suite):
             for number, (records, _) in enumerate(story):
                 storage.commit(records)
                 if node.exists():
-                    shutil.copytree(node, tmp_path / f"copy-{number}" / "node")
+                    copy_live(node, tmp_path / f"copy-{number}" / "node")
         self._skip_without_files(node)
         for number, (_, expected) in enumerate(story):
             found = self._look(tmp_path / f"copy-{number}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ BALLOT = Ballot(3, 7)
 PROMISE = PromiseRecord(BALLOT)
 BIRTH = BirthRecord(VoterSet("shop «süd»", 99, (Voter(7, "north"), Voter(8, "süd"))), (5, 6))
 BLOCK_BYTES = 512
+COPY_TRIES = 100
 
 
 class Contents(NamedTuple):
@@ -141,6 +143,18 @@ def files_in(directory: Path) -> list[Path]:
     """Those with something in them, in alphabetical order."""
     found = directory.rglob("*") if directory.exists() else ()
     return sorted(path for path in found if path.is_file() and path.stat().st_size)
+
+
+def copy_live(directory: Path, copy: Path) -> None:
+    """Copy what is in the directory, although a thread of the storage may rename files in it."""
+    for tries_left in reversed(range(COPY_TRIES)):
+        try:
+            shutil.copytree(directory, copy)
+            return
+        except shutil.Error:  # a name that was listed is gone: it has another one by now
+            if not tries_left:
+                raise
+            shutil.rmtree(copy)
 
 
 def written_blocks(path: Path) -> Iterator[tuple[Path, int, int]]:
