@@ -34,6 +34,7 @@ from distinv.errors import (
 )
 from distinv.model import Receipt
 
+PATIENCE_S = 60.0
 PAUSE_S = 0.1
 """Between attempts. The client has waited and tried for its whole time-out before each."""
 
@@ -53,7 +54,7 @@ class Settled:
 
 
 async def settle(
-    inventory: InventoryClient, command: Callable[[], Awaitable[Receipt]], patience_s: float = 60.0
+    inventory: InventoryClient, command: Callable[[], Awaitable[Receipt]], patience_s: float = PATIENCE_S
 ) -> Settled:
     """Call `command` until it is certain what became of it.
 
@@ -96,7 +97,7 @@ async def serve_customer(options: argparse.Namespace) -> dict[str, object]:
     sku, about = options.sku, {"reference": options.reference}
     async with InventoryClient(options.cluster, name=options.name, key=options.key) as inventory:
         if options.receive:
-            await inventory.put_item(sku)
+            await inventory.put_item(sku, timeout=PATIENCE_S)  # the servers may be starting, too
             lines = {sku: options.receive}
             await settle(inventory, lambda: inventory.receive(lines, **about))
         sold = True

@@ -128,12 +128,16 @@ class Frugal(Spoilt):
 
 
 class Nervous(Spoilt):
-    """Returns when there is nothing."""
+    """Returns when there is nothing, once it has heard something."""
+
+    heard = False
 
     async def receive(self) -> list[Datagram]:
-        with anyio.move_on_after(0.01):
-            return await self.inner.receive()
-        return []
+        if self.heard:
+            return []
+        batch = await self.inner.receive()
+        self.heard = True
+        return batch
 
 
 class Fussy(Spoilt):
