@@ -54,7 +54,9 @@ class Settled:
 
 
 async def settle(
-    inventory: InventoryClient, command: Callable[[], Awaitable[Receipt]], patience_s: float = PATIENCE_S
+    inventory: InventoryClient,
+    command: Callable[[], Awaitable[Receipt]],
+    patience_s: float = PATIENCE_S,
 ) -> Settled:
     """Call `command` until it is certain what became of it.
 
