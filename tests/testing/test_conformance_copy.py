@@ -13,7 +13,7 @@ from distinv.testing.conformance.written import COPY_TRIES, copy_live
 def test_what_is_renamed_between_listing_and_copying_is_copied_under_its_new_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen with the journal, which makes its next segment in a thread: one in some thousand."""
+    """Seen with the journal, which makes its next segment in a thread."""
     node = tmp_path / "node"
     node.mkdir()
     (node / "next.unfinished").write_bytes(b"segment")
