@@ -3,6 +3,13 @@
     python -m benchmarks --quick          # about a minute
     python -m benchmarks --json           # some four minutes, one JSON object at the end
 
+How a cluster is born, grows and comes back is measured by parts that are run by name:
+
+    python -m benchmarks births --runs 200
+    python -m benchmarks come-back --commands 200000
+    python -m benchmarks million --levels 1000000
+    python -m benchmarks rolling --callers 64
+
 Every figure is the median over rounds, with the lowest and the highest beside it. The callers,
 the clients and all servers share the cores of this machine, so a figure is worth something only
 beside another one of the same machine and the same hour: compare ratios.
@@ -14,13 +21,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from statistics import median
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import anyio
 from attrs import asdict, fields
 
-from benchmarks import gap, load, machine, memory
+from benchmarks import births, come_back, gap, load, machine, memory, million, rolling
+from benchmarks.figures import MEGABYTE, show_figures, summary
 from distinv import new_key
 from distinv.errors import DistinvError
 from distinv.testing.processes import ServerProcesses
@@ -28,18 +36,16 @@ from distinv.testing.processes import ServerProcesses
 PARTS = ("updates", "reads", "gap", "memory")
 CALLERS = (1, 64, 512)
 READERS = 64
-MEGABYTE = 1 << 20
+LEVELS = 100_000
+DEMONSTRATIONS: dict[str, ModuleType] = {
+    "births": births,
+    "come-back": come_back,
+    "million": million,
+    "rolling": rolling,
+}
+"""Each measures, judges and shows by itself, and is run when it is named."""
 
-Figures: TypeAlias = dict[str, float]
 Row: TypeAlias = dict[str, Any]
-
-
-def summary(values: Sequence[float]) -> Figures:
-    return {
-        "median": round(median(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }
 
 
 def make_servers(options: argparse.Namespace) -> ServerProcesses:
@@ -60,7 +66,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine.describe(),
         "settings": {
             name: getattr(options, name)
-            for name in ("servers", "rounds", "seconds", "clients", "election", "backend", "sealed")
+            for name in (
+                *("parts", "servers", "rounds", "seconds", "clients", "election", "backend"),
+                "sealed",
+            )
         },
     }
     if set(PARTS[:3]) & set(options.parts):
@@ -75,11 +84,14 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
                     "killed": summary(gaps.killed_ms),
                     "returned": summary(gaps.returned_ms),
                 }
+    for name, part in DEMONSTRATIONS.items():
+        if name in options.parts:
+            found |= await part.measure(options)
     if "memory" in options.parts:
         async with make_servers(options) as servers:
-            held = await memory.fill(servers, options.levels)
+            held = await memory.fill(servers, options.levels or LEVELS)
         found["memory_mb"] = {
-            "levels": options.levels,
+            "levels": options.levels or LEVELS,
             "empty": summary([size / MEGABYTE for size in held.empty]),
             "full": summary([size / MEGABYTE for size in held.full]),
         }
@@ -90,7 +102,7 @@ async def rates(options: argparse.Namespace, servers: ServerProcesses) -> list[R
     """Updates and reads, in turns, so that a disturbance does not hit one kind alone."""
     kinds: list[tuple[str, load.Work, int]] = []
     if "updates" in options.parts:
-        kinds += [("updates", load.update, callers) for callers in options.callers]
+        kinds += [("updates", load.update, number) for number in options.callers or CALLERS]
     if "reads" in options.parts:
         kinds.append(("linearizable reads", load.read, READERS))
     rounds: list[list[load.Round]] = [[] for _ in kinds]
@@ -119,12 +131,14 @@ def show(found: dict[str, Any]) -> None:
     )
     clients = "one client" if settings["clients"] == 1 else f"{settings['clients']} clients"
     print(
-        f"{settings['servers']} durable servers, the callers share {clients}, all on this machine; "
-        f"{settings['backend']}, {'sealed' if settings['sealed'] else 'no key'};\n"
-        f"median (lowest-highest) of {settings['rounds']} rounds of {settings['seconds']:g} s; "
-        "us: processor time for one call\n"
+        f"durable servers, the callers share {clients}, all on this machine; "
+        f"{settings['backend']}, {'sealed' if settings['sealed'] else 'no key'}"
     )
     if found.get("rates"):
+        print(
+            f"{settings['servers']} servers; median (lowest-highest) of {settings['rounds']} "
+            f"rounds of {settings['seconds']:g} s; us: processor time for one call\n"
+        )
         show_rates(found["rates"])
     if "write_gap_ms" in found:
         gaps = found["write_gap_ms"]
@@ -135,6 +149,9 @@ def show(found: dict[str, Any]) -> None:
         held = found["memory_mb"]
         print(f"memory of one server, MB: empty {show_figures(held['empty'])}, ", end="")
         print(f"with {held['levels']:,} levels {show_figures(held['full'])}")
+    for name, part in DEMONSTRATIONS.items():
+        if name in settings["parts"]:
+            part.show(found)
 
 
 def show_rates(rows: Sequence[Row]) -> None:
@@ -150,12 +167,6 @@ def show_rates(rows: Sequence[Row]) -> None:
     print()
 
 
-def show_figures(figures: Figures) -> str:
-    digits = 0 if figures["median"] >= 100 else 1 if figures["median"] >= 10 else 2
-    middle, low, high = (f"{figures[name]:,.{digits}f}" for name in ("median", "min", "max"))
-    return f"{middle} ({low}-{high})"
-
-
 # --- the command line -------------------------------------------------------------------------
 
 
@@ -165,15 +176,34 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and kills")
     parser.add_argument(
-        "parts", metavar="PART", nargs="*", help=f"what to measure: {', '.join(PARTS)} (all)"
+        "parts",
+        metavar="PART",
+        nargs="*",
+        help=f"what to measure: {', '.join(PARTS)} (all of these); or {', '.join(DEMONSTRATIONS)}",
     )
-    parser.add_argument("--callers", metavar="N", type=int, nargs="+", default=CALLERS)
+    parser.add_argument("--callers", metavar="N", type=int, nargs="+", help="(1 64 512; 64)")
     parser.add_argument("--clients", metavar="N", type=int, default=1, help="that they share (1)")
     parser.add_argument("--servers", metavar="N", type=int, default=3, help="how many (3)")
     parser.add_argument("--rounds", metavar="N", type=int, help="of each rate (5, quick 3)")
     parser.add_argument("--seconds", metavar="S", type=float, help="of a round (5, quick 2)")
     parser.add_argument("--kills", metavar="N", type=int, help="of leaders (20, quick 5)")
-    parser.add_argument("--levels", metavar="N", type=int, default=100_000)
+    parser.add_argument("--levels", metavar="N", type=int, help="(100,000; million 1,000,000)")
+    parser.add_argument("--runs", metavar="N", type=int, default=200, help="of births (200)")
+    parser.add_argument(
+        "--side-by-side", metavar="N", type=int, default=4, help="births at a time (4)"
+    )
+    parser.add_argument(
+        "--commands", metavar="N", type=int, default=200_000, help="of come-back (200,000)"
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="N",
+        type=int,
+        help="come-back: servers keep so few entries of their log (what they do by default)",
+    )
+    parser.add_argument(
+        "--transfers", metavar="N", type=int, default=20, help="of leadership, in rolling (20)"
+    )
     parser.add_argument("--election", metavar="NAME", default="bully", help="bully, ring, …")
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     parser.add_argument("--sealed", action="store_true", help="with a cluster key")
@@ -185,9 +215,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     parser = make_parser()
     options = parser.parse_args()
-    unknown = [part for part in options.parts if part not in PARTS]
+    known = (*PARTS, *DEMONSTRATIONS)
+    unknown = [part for part in options.parts if part not in known]
     if unknown:
-        parser.error(f"there is no part {unknown[0]!r}; choose from: {', '.join(PARTS)}")
+        parser.error(f"there is no part {unknown[0]!r}; choose from: {', '.join(known)}")
     options.parts = options.parts or PARTS
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (2.0 if options.quick else 5.0)
@@ -201,7 +232,8 @@ def main() -> int:
         print(json.dumps(found))
     else:
         show(found)
-    return 0
+    good = [part.succeeded(found) for name, part in DEMONSTRATIONS.items() if name in options.parts]
+    return 0 if all(good) else 1
 
 
 def first_of(group: BaseExceptionGroup[DistinvError]) -> DistinvError:

@@ -51,8 +51,17 @@ def _fdatasync_us() -> int:
 
 def resident_bytes(pid: int) -> int:
     """The physical memory that a process has now."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most physical memory that it has had so far."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def _status_bytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1_024
     raise ProcessLookupError(f"process {pid} has ended")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distinv.client.client import InventoryClient
-    from distinv.client.status import ClusterStatus, ServerStatus
+    from distinv.client.status import ClusterStatus, KnownServer, ServerStatus
     from distinv.config import Config, FaultSettings, Limits, Network, Timing
     from distinv.errors import (
         AlreadyExists,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CorruptLog,
         DistinvError,
         IdempotencyKeyReused,
+        IdentityInUse,
         InsufficientStock,
         InvalidLocation,
         InvalidQuantity,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownItem,
         UnknownLocation,
+        UpgradeNeeded,
         VersionMismatch,
     )
     from distinv.inventory import calls
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "InventoryClient": "distinv.client.client",
     "ClusterStatus": "distinv.client.status",
+    "KnownServer": "distinv.client.status",
     "ServerStatus": "distinv.client.status",
     "Config": "distinv.config",
     "FaultSettings": "distinv.config",
@@ -86,6 +89,7 @@ _HOMES = {
     "CorruptLog": "distinv.errors",
     "DistinvError": "distinv.errors",
     "IdempotencyKeyReused": "distinv.errors",
+    "IdentityInUse": "distinv.errors",
     "InsufficientStock": "distinv.errors",
     "InvalidLocation": "distinv.errors",
     "InvalidQuantity": "distinv.errors",
@@ -109,6 +113,7 @@ _HOMES = {
     "Unavailable": "distinv.errors",
     "UnknownItem": "distinv.errors",
     "UnknownLocation": "distinv.errors",
+    "UpgradeNeeded": "distinv.errors",
     "VersionMismatch": "distinv.errors",
     "InventoryStore": "distinv.inventory.store",
     "MAIN": "distinv.model",
@@ -147,6 +152,7 @@ __all__ = [
     "DistinvError",
     "FaultSettings",
     "IdempotencyKeyReused",
+    "IdentityInUse",
     "InsufficientStock",
     "InvalidLocation",
     "InvalidQuantity",
@@ -156,6 +162,7 @@ __all__ = [
     "InventoryStore",
     "Item",
     "ItemDiscontinued",
+    "KnownServer",
     "ItemNotEmpty",
     "LedgerEntry",
     "Level",
@@ -187,6 +194,7 @@ __all__ = [
     "Unavailable",
     "UnknownItem",
     "UnknownLocation",
+    "UpgradeNeeded",
     "VersionMismatch",
     "calls",
     "hookimpl",

@@ -25,7 +25,8 @@ class Timing:
     probe_after_us: int = 120 * MILLISECOND
     """Two missed heartbeats: ask the kernel whether the leader's process still has its port."""
     watchdog_us: int = 600 * MILLISECOND
-    """Without a leader for this long plus a random part as long again, nominate oneself."""
+    """Without a leader for this long plus a random part as long again, nominate oneself. Others'
+    campaigns meanwhile do not begin it anew (`Follower`)."""
     quorum_us: int = 600 * MILLISECOND
     """A leader that hears no quorum for this long steps down: twice the suspicion's floor."""
     campaign_us: int = 400 * MILLISECOND
@@ -38,6 +39,15 @@ class Timing:
     """A candidate whose synchronisation makes no progress for this long gives up."""
     disk_stall_us: int = 1 * SECOND
     """A leader whose disk has not finished a write for this long steps down."""
+    autopilot_us: int = 1 * SECOND
+    """How often a leader asks itself who should vote."""
+    promote_after_us: int = 3 * SECOND
+    """A server that has kept up with the log for this long may be given a vote."""
+    evict_after_us: int = 600 * SECOND
+    """A voter that is silent for this long is replaced: a machine restarts in less."""
+    order_us: int = 2 * SECOND
+    """How long a leader works on an order to give or take a vote before it says "not yet": less
+    than a client waits before it turns to another server (`client_read_us`)."""
     retry_us: int = 100 * MILLISECOND
     """How often an unanswered prepare, probe or pull is sent again."""
     election_answer_us: int = 100 * MILLISECOND
@@ -48,6 +58,10 @@ class Timing:
     """How often one that looks for its cluster does."""
     discovery_window_us: int = 1_500 * MILLISECOND
     """How long blank servers listen before one of them proposes a cluster."""
+    roll_call_us: int = 60 * MILLISECOND
+    """How long a server that finds an identity on its disk asks whether another process has it
+    before it takes part: three calls, each with time for a turn of the other (`tick_us`). Well
+    below `suspect_floor_us`: nobody waits for its vote because of that."""
     link_nak_us: int = 15 * MILLISECOND
     """How long a gap may stay before it is asked for again."""
     link_ack_us: int = 5 * MILLISECOND
@@ -58,6 +72,12 @@ class Timing:
     """A dead peer costs one datagram a second; a live one is asked no later than that."""
     link_idle_us: int = 30 * SECOND
     """A link on which nothing was heard for this long is forgotten."""
+    compact_us: int = 10 * SECOND
+    """How often it is looked whether the journal holds more than is kept of it."""
+    snapshot_pace_us: int = 10 * MILLISECOND
+    """Between two pieces of a snapshot: some 12 MB/s, which leaves the giver its time."""
+    snapshot_rest_us: int = 10 * SECOND
+    """Between two copies of the store for others: each one reads and writes all of it."""
     read_round_us: int = 10 * MILLISECOND
     """An unanswered leadership confirmation is sent again after this."""
     tick_us: int = 20 * MILLISECOND
@@ -70,6 +90,9 @@ class Timing:
     """A server that owes an answer and says nothing for this long is left for another."""
     client_ping_us: int = 100 * MILLISECOND
     """How often a server that owes an answer is asked whether it lives."""
+    client_named_us: int = 10 * MILLISECOND
+    """Between two questions to whoever is named as the leader: several may be in one change, a
+    hundred a second are mischief, and cost less than what named them."""
     client_answer_us: int = 1 * SECOND
     """A living server that answered no command for this long is sent them again; doubles."""
     client_read_us: int = 3 * SECOND
@@ -82,8 +105,9 @@ class Timing:
     """The same warning about the same address is given, and answered, once in this time."""
     store_flush_us: int = 200 * MILLISECOND
     """So long after the last entry applied the store ends its transaction: in a quiet moment."""
-    store_flush_applied_us: int = 40 * MILLISECOND
-    """Or after so much time spent applying: ending it then takes about a quarter of that."""
+    store_flush_applied_us: int = 20 * MILLISECOND
+    """Or after so much time spent applying: ending it then takes a quarter of that, or as long
+    again where each command names another of a million skus."""
 
 
 @frozen(kw_only=True, cache_hash=True)
@@ -133,13 +157,27 @@ class Limits:
     pending_reads: int = 16_384
     pull_bytes: int = 256 << 10
     """One step of a catch-up: what a link carries in `pull_stall_us` though it loses 30 %."""
-    log_cache_bytes: int = 64 << 20
+    log_cache_bytes: int = 16 << 20
     """Payloads of applied entries kept in memory for laggards."""
+    snapshot_piece_bytes: int = 128 << 10
+    """Read, sealed and sent in one turn of the giver: a millisecond, here and on a fast cable."""
+    snapshot_takers: int = 4
+    """Servers that get pieces of a snapshot at the same time; one more asks again later."""
+    snapshot_bytes_max: int = 64 << 30
+    """A larger one is a mistake, or an attack on the disk."""
+    log_keep_entries: int = 10_000
+    """So many of the last entries are kept for servers that were away, instead of a snapshot…"""
+    log_keep_bytes: int = 64 << 20
+    """… unless they are larger than this."""
     append_window_entries: int = 1_024
     """Entries under way to a follower that is catching up."""
     servers_max: int = 64
     voters_max: int = 5
     """Two of five may fail; more voters make every write wait for more disks."""
+    voters_min: int = 3
+    """Never are there less because voters are gone; only an order goes below."""
+    dissolved_remembered: int = 8
+    """Dissolved clusters that a server tells stragglers of: the last ones, in one datagram."""
     births_refused: int = 1_000
     """Proposals of a cluster that a blank server refuses before it ignores further ones."""
     forfeit_entries: int = 10_000
@@ -164,8 +202,11 @@ class Limits:
     """A filtered list looks at no more rows for one page: about 20 ms."""
     keys_forgotten: int = 1_024
     """Expired keys that one log entry forgets: twice the commands that it may hold."""
-    levels_cached: int = 200_000
-    """Levels a store keeps in memory beyond a flush: about 100 MB."""
+    levels_cached: int = 100_000
+    """Levels a store keeps in memory beyond a flush, as items: about 60 MB."""
+    store_checkpoint_rows: int = 16_000
+    """Rows written until the store's write-ahead log is copied beside the loop: at most so many
+    pages, 64 MB, and most often far fewer."""
     store_flush_entries: int = 120
     """Entries applied in one transaction of the store; what a crash loses is applied again."""
     cluster_name_bytes: int = 100
@@ -232,5 +273,9 @@ def local() -> Config:
 
 
 def test() -> Config:
-    """In-memory clusters: patience costs nothing under a simulated clock."""
-    return evolve(lan(), timing=evolve(Timing(), discovery_window_us=300 * MILLISECOND))
+    """In-memory clusters: patience costs nothing under a simulated clock.
+
+    A roll call is as short as turns are there.
+    """
+    timing = evolve(Timing(), discovery_window_us=300 * MILLISECOND, roll_call_us=15 * MILLISECOND)
+    return evolve(lan(), timing=timing)

@@ -62,6 +62,20 @@ class EntryKind(IntEnum):
     """A `VoterSet`; the first entry of every log is one, and it is the cluster's birth."""
     COMMANDS = 2
     """A batch of client commands (`distinv.wire.messages.LogCommand`)."""
+    DISSOLVED = 3
+    """A `Successor`: once committed, this log's last entry that means anything. The cluster gives
+    way to another of its name; no client command stands before it, and none comes after it."""
+
+
+KIND_SINCE: dict[int, int] = {
+    EntryKind.NOOP: 1,
+    EntryKind.VOTERS: 1,
+    EntryKind.COMMANDS: 1,
+    EntryKind.DISSOLVED: 1,
+}
+"""The protocol since which each kind exists, for ever. None is appended before all who are to hold
+it are known to speak that; who meets one that is not here stops, and has to be upgraded. A payload
+that changes so that earlier releases would misread it needs a kind of its own."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -147,3 +161,44 @@ def decode_voters(payload: bytes) -> VoterSet:
     Raises msgspec.DecodeError when the payload is not one.
     """
     return _voters_decoder.decode(payload)
+
+
+class Successor(msgspec.Struct, frozen=True, array_like=True):
+    """The cluster that goes on instead of a dissolved one: the payload of a `DISSOLVED` entry."""
+
+    cluster_id: int
+    server_name: str
+    """One of its servers, for people."""
+
+
+def encode_successor(successor: Successor) -> bytes:
+    return msgspec.msgpack.encode(successor)
+
+
+_successor_decoder = msgspec.msgpack.Decoder(Successor)
+
+
+def decode_successor(payload: bytes) -> Successor:
+    """Decode the payload of a `DISSOLVED` entry; one that cannot be read names no cluster.
+
+    What it says is a hint where to go: that this cluster is dissolved does not depend on it.
+    """
+    try:
+        return _successor_decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Successor(0, "")
+
+
+class SnapshotHead(msgspec.Struct, frozen=True, array_like=True):
+    """What a snapshot is of. Its receiver compares all of it with what the snapshot holds."""
+
+    position: Position
+    time_us: int
+    """The log's time at `position`."""
+    voters_index: int
+    voters_ballot: Ballot
+    voters: VoterSet
+    """The committed set in force at `position`, set by the entry at `voters_index`."""
+    size_bytes: int
+    digest: bytes
+    """BLAKE2b of the whole file, 16 bytes."""

@@ -221,6 +221,24 @@ class StorageError(DistinvError):
     code = "storage"
 
 
+class IdentityInUse(StorageError):
+    """Another process has this server's identity: its data directory was copied, or cloned.
+
+    This one has stopped, or has not started; nothing on its disk was harmed.
+    """
+
+    code = "identity_in_use"
+
+
+class UpgradeNeeded(StorageError):
+    """The log holds what this release does not know: the cluster runs a later one.
+
+    The server has stopped cleanly, and lost nothing. Upgrade it, and start it again.
+    """
+
+    code = "upgrade_needed"
+
+
 class CorruptLog(StorageError):
     """A record that was written whole does not match its checksum."""
 
@@ -228,7 +246,7 @@ class CorruptLog(StorageError):
 
 
 class VersionMismatch(DistinvError):
-    """The other side speaks a version of the protocol that this one does not."""
+    """The other side, or a server of the cluster, does not speak the protocol that is needed."""
 
     code = "version_mismatch"
 

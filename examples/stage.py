@@ -10,7 +10,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ import anyio
 from distinv import Plugins
 from distinv.errors import ConfigError, DistinvError, PluginError
 from distinv.testing.processes import ServerProcesses, ServerStatus
+from distinv.wire.messages import StatusReply
 
 Say: TypeAlias = Callable[[str], None]
 Report: TypeAlias = dict[str, Any]
@@ -157,7 +158,9 @@ def _only(error: BaseException) -> BaseException:
     return error
 
 
-def describe(statuses: tuple[ServerStatus, ...], digest: str, problems: list[str]) -> Report:
+def describe(
+    statuses: Iterable[ServerStatus | StatusReply], digest: str, problems: list[str]
+) -> Report:
     """The beginning of every report."""
     hidden = len(problems) - PROBLEMS_SHOWN
     return {

@@ -13,12 +13,24 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from distinv.cli import demo, keys, plugins, serve, simulate, status, stock, torture
+from distinv.cli import (
+    demo,
+    doctor,
+    keys,
+    members,
+    plugins,
+    rescue,
+    serve,
+    simulate,
+    status,
+    stock,
+    torture,
+)
 from distinv.cli.output import print_json
 from distinv.cli.problems import describe, exit_status
 from distinv.errors import DistinvError
 
-_COMMANDS = (serve, status, stock, keys, plugins, simulate, torture, demo)
+_COMMANDS = (serve, status, doctor, members, rescue, stock, keys, plugins, simulate, torture, demo)
 
 
 class _Version(argparse.Action):

@@ -22,6 +22,11 @@ def add_to(commands: Commands) -> None:
         "--seeds", metavar="A:B", type=_seeds, default=range(100), help="from A up to B (0:100)"
     )
     which.add_argument("--seed", metavar="N", type=_seed, help="one seed: prints its plan")
+    parser.add_argument(
+        "--schedule",
+        metavar="NAME",
+        help="tell this story in the worlds of the seeds; `all` tells each, `list` names them",
+    )
     bug = parser.add_mutually_exclusive_group()
     bug.add_argument(
         "--canary", action="store_true", help="break the core on purpose: a seed must fail"
@@ -49,20 +54,13 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from distinv.testing.simulator.planted import CANARY
 
+    if options.schedule == "list":
+        return _list_schedules()
     plant = CANARY if options.canary else options.plant
     if options.seed is None:
         if options.trace or options.shrink or options.set or options.faults is not None:
             raise ConfigError("--trace, --shrink, --set and --faults need a single seed: --seed N")
-        from distinv.testing.simulator import campaign
-
-        return campaign.run(
-            seeds=options.seeds,
-            jobs=options.jobs,
-            plant=plant,
-            record=options.record,
-            first_failure=options.first,
-            json=options.json,
-        )
+        return _run_many(options, plant)
     if options.record or options.first:
         raise ConfigError("--record and --first are for many seeds: --seeds A:B")
     from distinv.testing.simulator import story
@@ -70,12 +68,45 @@ def run(options: argparse.Namespace) -> int:
     return story.tell(
         options.seed,
         plant=plant,
+        schedule=options.schedule,
         settings=options.set,
         faults=options.faults,
         trace=options.trace,
         shrink=options.shrink,
         json=options.json,
     )
+
+
+def _run_many(options: argparse.Namespace, plant: str | None) -> int:
+    from distinv.testing.simulator import campaign
+    from distinv.testing.simulator.schedules import SCHEDULES
+
+    schedules = list(SCHEDULES) if options.schedule == "all" else [options.schedule]
+    if len(schedules) > 1 and options.record:
+        raise ConfigError("--record is for one schedule: name it")
+    failed = 0
+    for schedule in schedules:
+        if len(schedules) > 1 and not options.json:
+            print(f"schedule {schedule}", flush=True)
+        failed |= campaign.run(
+            seeds=options.seeds,
+            jobs=options.jobs,
+            plant=plant,
+            schedule=schedule,
+            record=options.record,
+            first_failure=options.first,
+            json=options.json,
+        )
+    return failed
+
+
+def _list_schedules() -> int:
+    from distinv.testing.simulator.schedules import SCHEDULES
+
+    width = max(map(len, SCHEDULES))
+    for name, schedule in SCHEDULES.items():
+        print(f"{name:<{width}}  {schedule.summary}")
+    return 0
 
 
 def _seeds(text: str) -> range:

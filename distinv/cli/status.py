@@ -1,14 +1,18 @@
-"""`distinv status`: who leads, who follows, and how far each server has come."""
+"""`distinv status`: who leads, who follows, who has no quorum, and how far each server has come."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from distinv.cli.options import Commands, add_client, with_client
 from distinv.cli.output import plain, print_json, print_table
 from distinv.cli.problems import DONE
 
-_COLUMNS = ("name", "role", "seq", "index", "lag", "digest")
+if TYPE_CHECKING:
+    from distinv.client.status import ClusterStatus, ServerStatus
+
+COLUMNS = ("name", "role", "vote", "seq", "index", "lag", "quorum", "digest", "address")
 
 
 def add_to(commands: Commands) -> None:
@@ -16,7 +20,8 @@ def add_to(commands: Commands) -> None:
         "status",
         help="show the servers, the leader, and how far each has come",
         description="Ask every server of the cluster that can be found what it is. `lag` is how "
-        "many log entries a server has yet to apply; digests are equal at equal seq.",
+        "many log entries a server has yet to apply; `quorum` says of one without a leader for how "
+        "long that has been so; digests are equal at equal seq.",
     )
     add_client(parser)
     parser.set_defaults(run=run)
@@ -27,15 +32,31 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(plain(found))
         return DONE
-    leader = f"{found.leader} leads" if found.leader else "nobody leads"
-    print(f"cluster {found.name} ({found.cluster_id:016x}): {leader}, term {found.term}")
-    rows = [
-        (*(getattr(server, column) for column in _COLUMNS), _place(server.address))
-        for server in found.servers
-    ]
-    print_table((*_COLUMNS, "address"), rows)
+    print(headline(found))
+    print_table(COLUMNS, [row(server) for server in found.servers])
     return DONE
 
 
-def _place(address: tuple[str, int] | None) -> str:
-    return f"{address[0]}:{address[1]}" if address else ""
+def headline(found: ClusterStatus) -> str:
+    leader = f"{found.leader} leads" if found.leader else "nobody leads"
+    return f"cluster {found.name} ({found.cluster_id:016x}): {leader}, term {found.term}"
+
+
+def row(server: ServerStatus) -> tuple[object, ...]:
+    """One line of the table, in the order of its columns."""
+    host_port = f"{server.address[0]}:{server.address[1]}" if server.address else ""
+    return (
+        server.name,
+        server.role,
+        "yes" if server.votes else "no",
+        server.seq,
+        server.index,
+        server.lag,
+        f"none for {_duration(server.no_quorum_us)}" if server.no_quorum_us else "",
+        server.digest,
+        host_port,
+    )
+
+
+def _duration(us: int) -> str:
+    return f"{us // 1_000} ms" if us < 1_000_000 else f"{us / 1_000_000:.1f} s"

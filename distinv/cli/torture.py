@@ -72,7 +72,7 @@ def add_to(commands: Commands) -> None:
         "--faults",
         metavar="KIND,…",
         help="only these: leader_kill kill pause partition isolation one_way clients loss "
-        "disk_full restart",
+        "disk_full restart rolling leave disk_lost",
     )
     parser.add_argument(
         "--plant",

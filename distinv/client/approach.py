@@ -6,15 +6,19 @@ from __future__ import annotations
 class Approach:
     """What is under way towards the leader named last. The router does the asking."""
 
-    def __init__(self, ping_us: int) -> None:
+    def __init__(self, ping_us: int, named_us: int) -> None:
         self.waits_until: int | None = None
         """Until when to wait for it to answer before staying with the present home."""
         self.ask_at: int | None = None
         """When to ask it again: the home refused what only a leader takes."""
         self.is_news = False
         """It has not been the home since it was named, so it has refused nothing yet."""
+        self.question_at: int | None = None
+        """When to ask whom somebody named; only the last one named meanwhile is asked."""
+        self._questions_after = 0
         self._resend = False
         self._ping_us = ping_us
+        self._named_us = named_us
         self._hint_at = 0
         """When to take a hint for news again."""
 
@@ -33,6 +37,20 @@ class Approach:
                 return False
             self._hint_at = now + self._ping_us
         self.is_news = True
+        return True
+
+    def ask_soon(self, now: int) -> None:
+        """Ask the one named, at the end of this turn. Who names others all the time, at addresses
+        of third parties, does not make this client send as often."""
+        if self.question_at is None:
+            self.question_at = max(now, self._questions_after)
+
+    def asks(self, now: int) -> bool:
+        """Now is the time to ask."""
+        if self.question_at is None or now < self.question_at:
+            return False
+        self.question_at = None
+        self._questions_after = now + self._named_us
         return True
 
     def wait(self, now: int, *, resend: bool) -> None:

@@ -24,10 +24,10 @@ from attrs import evolve
 from distinv.client.calls import Completion
 from distinv.client.driver import SECOND_US, Driver, deadline_after, monotonic_us
 from distinv.client.session import ClientSession
-from distinv.client.status import ClusterStatus, cluster_status
+from distinv.client.status import ClusterStatus, KnownServer, cluster_status, known_servers
 from distinv.config import Config, lan
 from distinv.discovery.api import DiscoveryContext, DiscoveryFactory
-from distinv.errors import ConfigError, InvalidRequest
+from distinv.errors import ConfigError, InvalidRequest, NotFound
 from distinv.inventory import calls
 from distinv.inventory.calls import Ask, Call
 from distinv.inventory.commands import decode_outcome, parse_session_key, session_key
@@ -57,6 +57,7 @@ from distinv.runtime.settings import (
 )
 from distinv.transport.api import Address, TransportContext, TransportFactory
 from distinv.wire.endpoint import Endpoint
+from distinv.wire.events import Notice
 from distinv.wire.messages import StatusReply
 from distinv.wire.seal import KeySeal, PlainSeal, load_key
 
@@ -485,19 +486,101 @@ class InventoryClient:
 
     # --- the cluster --------------------------------------------------------------------------
 
-    async def cluster(self, *, timeout: float | None = None) -> ClusterStatus:
-        """Who leads, who follows, how far each server has come. Raises NoServer."""
-        replies = await self.status(timeout=timeout)
+    async def cluster(self, *, digest: bool = True, timeout: float | None = None) -> ClusterStatus:
+        """Who leads, who follows, how far each server has come. Raises NoServer.
+
+        Without the inventory's `digest`, which is empty then, large stocks take no longer.
+        """
+        replies = await self.status(digest=digest, timeout=timeout)
         known = self._require_driver().session.servers
         return cluster_status(replies, {server.node: server.address for server in known})
 
-    async def status(self, *, timeout: float | None = None) -> tuple[StatusReply, ...]:
-        """What each server that can be reached says of itself, word for word."""
+    @property
+    def servers(self) -> tuple[KnownServer, ...]:
+        """The servers as this client knows them now, by name; the cluster tells of every change.
+
+        Nobody is asked: before the first call it may be empty, and a client that has said nothing
+        for 30 s is told again with its next call. `cluster()` asks.
+        """
+        session = self._require_driver().session
+        return known_servers(session.servers, session.home, monotonic_us())
+
+    @property
+    def noticed(self) -> tuple[Notice, ...]:
+        """What this client has heard and a person should know: other keys, versions, clusters."""
+        return tuple(self._require_driver().noticed)
+
+    async def status(
+        self, *, digest: bool = True, timeout: float | None = None
+    ) -> tuple[StatusReply, ...]:
+        """What each server that can be reached says of itself, word for word.
+
+        Without the inventory's `digest` they answer at once.
+        """
         driver = self._require_driver()
         deadline = deadline_after(self._seconds(timeout))
-        completion = await driver.end_of(driver.session.status(monotonic_us(), deadline))
+        call = driver.session.status(monotonic_us(), deadline, digest=digest)
+        completion = await driver.end_of(call)
         assert isinstance(completion.value, tuple)
         return completion.value
+
+    async def promote_server(self, server: str | int, *, timeout: float | None = None) -> None:
+        """Give a server, named or by its id, a vote; with it another one, as they stay odd.
+
+        Returns when a majority of the voters knows it. Raises NotFound for a server that the
+        leader does not hear, InvalidRequest when there are voters enough.
+        """
+        await self._order("promote", server, timeout)
+
+    async def remove_server(
+        self, server: str | int, *, confirmed: bool = False, timeout: float | None = None
+    ) -> None:
+        """Take a server's vote: when this returns it may be switched off for good.
+
+        While it runs it goes on as a replica without a vote. Raises NotFound, and InvalidRequest
+        when nobody else could vote, or when one voter of three would be left, which has to be
+        `confirmed`.
+        """
+        await self._order("remove", server, timeout, confirmed=confirmed)
+
+    async def dismiss_server(
+        self, server: str | int, *, confirmed: bool = False, timeout: float | None = None
+    ) -> None:
+        """Take a server's vote and let it stop by itself, as `Cluster.leave` does from its side.
+
+        Raises what `remove_server` does.
+        """
+        await self._order("leave", server, timeout, confirmed=confirmed)
+
+    async def transfer_leadership(
+        self, server: str | int | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Let another voter lead, by default the best follower. Returns when it does."""
+        await self._order("transfer", server, timeout)
+
+    async def _order(
+        self,
+        what: str,
+        server: str | int | None,
+        timeout: float | None,
+        *,
+        confirmed: bool = False,
+    ) -> None:
+        driver = self._require_driver()
+        deadline = deadline_after(self._seconds(timeout))
+        node = 0 if server is None else await self._node_of(server, timeout)
+        call = driver.session.order(what, node, monotonic_us(), deadline, confirmed=confirmed)
+        await driver.end_of(call)
+
+    async def _node_of(self, server: str | int, timeout: float | None) -> int:
+        status = await self.cluster(digest=False, timeout=timeout)
+        named = [each.node for each in status.servers if server in (each.name, each.node)]
+        if len(named) == 1:
+            return named[0]
+        names = ", ".join(sorted(each.name for each in status.servers))
+        if named:
+            raise InvalidRequest(f"{len(named)} servers are named {server!r}: give the id of one.")
+        raise NotFound(f"There is no server {server!r} in this cluster; there are {names}.")
 
     # --- how ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from distinv.client.calls import Completion
 from distinv.client.session import ClientSession
 from distinv.errors import PluginError
 from distinv.transport.api import Address, Transport
+from distinv.wire.events import Notice
 
 LOGGER = logging.getLogger("distinv.client")
 
@@ -36,6 +37,9 @@ def deadline_after(timeout: float) -> int:
     return monotonic_us() + int(min(timeout * SECOND_US, _TIMEOUT_US_MAX))
 
 
+NOTICED_MAX = 20
+
+
 @define(eq=False)
 class _Waiter:
     """Somebody waits for the end of a call."""
@@ -51,6 +55,8 @@ class Driver:
         self.session = session
         self.failure: Exception | None = None
         """Why the loop has ended, when it was not stopped."""
+        self.noticed: dict[Notice, None] = {}
+        """What a person should know, the last of it."""
         self._transport = transport
         self._group = group
         self._waiters: dict[int, _Waiter] = {}
@@ -135,9 +141,19 @@ class Driver:
             if address not in self._probing:
                 self._probing[address] = None
                 self._group.start_soon(self._probe, address)
-        for line in session.take_notices():
-            LOGGER.warning("%s", line)
+        for notice in session.take_notices():
+            self._note(notice)
         self._due = session.deadline()
+
+    def _note(self, notice: Notice) -> None:
+        """Say it once: it goes on for as long as it is so."""
+        if notice in self.noticed:
+            return
+        host, port = notice.address
+        LOGGER.warning("%s:%s: %s", host, port, notice.detail or notice.kind)
+        self.noticed[notice] = None
+        if len(self.noticed) > NOTICED_MAX:
+            del self.noticed[next(iter(self.noticed))]
 
     def _hand_out(self) -> None:
         for completion in self.session.take_completions():

@@ -1,4 +1,8 @@
-"""A client's reads: in no order, and asked again whenever that may help."""
+"""A client's reads: in no order, and asked again whenever that may help.
+
+Reads of what one server has go a lane of their own: they are answered where there is no leader,
+and wait for nothing that is refused there.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from random import Random
 
-from attrs import define
+from attrs import define, field
 
 from distinv.client.backoff import Backoff
 from distinv.client.calls import CallBook
 from distinv.client.refusals import RETRY_AFTER
 from distinv.config import Limits, Timing
 from distinv.errors import DistinvError, InvalidRequest, Overloaded
-from distinv.wire.messages import Answer, Query, QueryFailed
+from distinv.wire.messages import Answer, Order, Query, QueryFailed
 
 PATIENCE_DOUBLINGS = 8
 
@@ -28,6 +32,8 @@ class Question:
     body: bytes
     deadline: int
     questions: Questions
+    order: tuple[str, int, bool] | None = None
+    """What is wished of the cluster itself, and of which server, instead of a read."""
     asked_at: int = 0
     silences: int = 0
     """Servers that lived and let its patience run out, since one last answered."""
@@ -38,8 +44,36 @@ class Question:
         self.questions.give_up(self)
 
 
+@define(eq=False)
+class _Lane:
+    """Reads that wait to be sent, and those the present server owes an answer to."""
+
+    backoff: Backoff
+    waiting: OrderedDict[int, Question] = field(factory=OrderedDict)
+    asked: OrderedDict[int, Question] = field(factory=OrderedDict)
+    resume_at: int = 0
+    paused: bool = False
+
+    def drop(self, number: int) -> Question | None:
+        return self.asked.pop(number, None) or self.waiting.pop(number, None)
+
+    def pausing(self, now: int) -> bool:
+        self.paused = self.paused and now < self.resume_at
+        return self.paused
+
+    def pause(self, now: int) -> None:
+        if not self.paused:
+            self.paused = True
+            self.resume_at = now + self.backoff.pause_us()
+
+    def ask_again(self, question: Question) -> None:
+        del self.asked[question.id]
+        self.waiting[question.id] = question
+        self.waiting.move_to_end(question.id, last=False)
+
+
 class Questions:
-    """Reads that wait to be sent, and reads the present server owes an answer to."""
+    """All reads of one client."""
 
     def __init__(
         self,
@@ -54,102 +88,107 @@ class Questions:
         self._timing = timing
         self._limits = limits
         self._unavailable = unavailable
-        self._backoff = Backoff(
-            random, timing.client_backoff_floor_us, timing.client_backoff_ceiling_us
-        )
-        self._waiting: OrderedDict[int, Question] = OrderedDict()
-        self._asked: OrderedDict[int, Question] = OrderedDict()
+        floor_us, ceiling_us = timing.client_backoff_floor_us, timing.client_backoff_ceiling_us
+        self._local = _Lane(Backoff(random, floor_us, ceiling_us))
+        self._strict = _Lane(Backoff(random, floor_us, ceiling_us))
+        """What needs a leader: linearizable reads, and orders."""
+        self._lanes = (self._local, self._strict)
         self._impatient_at = 0
-        """Not later than the first of `_asked` is overdue; put right when it is reached."""
-        self._resume_at = 0
-        self._paused = False
+        """Not later than the first that was asked is overdue; put right when it is reached."""
 
-    def submit(self, body: bytes, linearizable: bool, min_seq: int, deadline: int) -> int:
-        """Take a read in. Raises Overloaded."""
-        if len(self._waiting) + len(self._asked) >= self._limits.pending_reads:
+    def submit(
+        self,
+        body: bytes,
+        linearizable: bool,
+        min_seq: int,
+        deadline: int,
+        order: tuple[str, int, bool] | None = None,
+    ) -> int:
+        """Take a read in, or an order. Raises Overloaded."""
+        if sum(len(lane.waiting) + len(lane.asked) for lane in self._lanes) >= (
+            self._limits.pending_reads
+        ):
             raise Overloaded("This client has too many open reads.", retry_after=RETRY_AFTER)
-        question = Question(self._book.new_id(), linearizable, min_seq, body, deadline, self)
-        self._waiting[question.id] = question
+        question = Question(self._book.new_id(), linearizable, min_seq, body, deadline, self, order)
+        self._lane_of(question).waiting[question.id] = question
         self._book.enter(question)
         return question.id
 
+    def _lane_of(self, question: Question) -> _Lane:
+        return self._strict if question.linearizable else self._local
+
     def detach(self, question: Question) -> None:
         self._book.abandon(question.id)
-        self._drop(question.id)
+        self._lane_of(question).drop(question.id)
 
     def give_up(self, question: Question) -> None:
         """A read has no effect, so it is `Unavailable` however often it was sent."""
         self._book.fail(question.id, self._unavailable(question.reason))
-        self._drop(question.id)
-
-    def _drop(self, number: int) -> Question | None:
-        return self._asked.pop(number, None) or self._waiting.pop(number, None)
-
-    @property
-    def idle(self) -> bool:
-        return not self._waiting and not self._asked
+        self._lane_of(question).drop(question.id)
 
     @property
     def under_way(self) -> bool:
         """The present server owes an answer."""
-        return bool(self._asked)
+        return bool(self._local.asked or self._strict.asked)
 
-    def next_query(self, now: int) -> Query | None:
-        """The next read to send, as far as the window allows."""
-        if not self._waiting or self._pausing(now):
-            return None
-        if len(self._asked) >= self._limits.session_window:
-            return None
-        _, question = self._waiting.popitem(last=False)
+    def next_query(self, now: int) -> Query | Order | None:
+        """The next read to send, as far as the window of its lane allows."""
+        for lane in self._lanes:
+            window = len(lane.asked) < self._limits.session_window
+            if lane.waiting and window and not lane.pausing(now):
+                return self._take(lane, now)
+        return None
+
+    def _take(self, lane: _Lane, now: int) -> Query | Order:
+        _, question = lane.waiting.popitem(last=False)
         question.asked_at = now
         overdue_at = self._overdue_at(question)
-        if not self._asked or overdue_at < self._impatient_at:
+        if not self.under_way or overdue_at < self._impatient_at:
             self._impatient_at = overdue_at
-        self._asked[question.id] = question
+        lane.asked[question.id] = question
+        if question.order is not None:
+            return Order(question.id, *question.order)
         return Query(question.id, question.linearizable, question.min_seq, question.body)
 
     def answer(self, message: Answer) -> None:
         """An answer counts whoever gives it, also to a try that was given up."""
-        if self._drop(message.number) is not None:
-            self._backoff.reset()
-            self._book.finish(message.number, message.result)
+        for lane in self._lanes:
+            if lane.drop(message.number) is not None:
+                lane.backoff.reset()
+                self._book.finish(message.number, message.result)
+                return
 
     def failed(self, message: QueryFailed, now: int) -> None:
-        question = self._asked.get(message.number)
-        if question is None:
-            return
+        for lane in self._lanes:
+            question = lane.asked.get(message.number)
+            if question is not None:
+                self._fail(lane, question, message, now)
+                return
+
+    def _fail(self, lane: _Lane, question: Question, message: QueryFailed, now: int) -> None:
         question.reason = message.reason
         question.silences = 0
         if message.reason == "invalid_request":
-            self._drop(question.id)
+            lane.drop(question.id)
             self._book.fail(question.id, InvalidRequest(message.detail))
             return
-        self._ask_again(question)
-        if not self._paused:
-            self._paused = True
-            self._resume_at = now + self._backoff.pause_us()
+        lane.ask_again(question)
+        lane.pause(now)
 
     def rewind(self) -> None:
         """The server is another, or the link was reset: ask it all again, oldest first."""
-        for question in reversed(list(self._asked.values())):
-            self._ask_again(question)
+        for lane in self._lanes:
+            for question in reversed(list(lane.asked.values())):
+                lane.ask_again(question)
 
     def resume(self) -> None:
         """There is a new leader: what waits for one need not wait longer."""
-        self._paused = False
-
-    def _pausing(self, now: int) -> bool:
-        self._paused = self._paused and now < self._resume_at
-        return self._paused
-
-    def _ask_again(self, question: Question) -> None:
-        del self._asked[question.id]
-        self._waiting[question.id] = question
-        self._waiting.move_to_end(question.id, last=False)
+        for lane in self._lanes:
+            lane.paused = False
 
     def forgive(self, now: int) -> None:
         """This process stood still: a silence until now proves nothing."""
-        for question in self._asked.values():
+        for question in self._asked():
             question.asked_at = now
 
     def lose_patience(self, now: int) -> bool:
@@ -157,13 +196,17 @@ class Questions:
 
         What is overdue waits twice as long the next time; it does not hold back the others.
         """
-        if not self._asked or now < self._impatient_at:
+        if not self.under_way or now < self._impatient_at:
             return False
-        overdue = [each for each in self._asked.values() if now >= self._overdue_at(each)]
+        asked = self._asked()
+        overdue = [each for each in asked if now >= self._overdue_at(each)]
         for question in overdue:
             question.silences += 1
-        self._impatient_at = min(map(self._overdue_at, self._asked.values()))
+        self._impatient_at = min(map(self._overdue_at, asked))
         return bool(overdue)
+
+    def _asked(self) -> list[Question]:
+        return [*self._local.asked.values(), *self._strict.asked.values()]
 
     def _overdue_at(self, question: Question) -> int:
         doublings = min(question.silences, PATIENCE_DOUBLINGS)
@@ -171,7 +214,8 @@ class Questions:
 
     def deadline(self) -> int | None:
         """When there is something to send again after a pause, or an answer may be overdue."""
-        impatient_at = self._impatient_at if self._asked else None
-        if not self._paused or not self._waiting:
-            return impatient_at
-        return self._resume_at if impatient_at is None else min(self._resume_at, impatient_at)
+        first = self._impatient_at if self.under_way else None
+        for lane in self._lanes:
+            if lane.paused and lane.waiting:
+                first = lane.resume_at if first is None else min(first, lane.resume_at)
+        return first

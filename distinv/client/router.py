@@ -10,57 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol
 
 from distinv.client.approach import Approach
 from distinv.client.backoff import Backoff
 from distinv.client.refusals import Refusals
 from distinv.client.servers import Server, ServerTable
+from distinv.client.silence import Silence
+from distinv.client.work import Work
 from distinv.config import Limits, Timing
 from distinv.entry import Ballot, NodeId
 from distinv.errors import DistinvError
 from distinv.transport.api import Address
 from distinv.wire.codec import encode
 from distinv.wire.endpoint import Endpoint, Incoming, LinkReset, Notice, PeerSeen
-from distinv.wire.messages import Beacon, Ping, Pong, Seek, Servers
+from distinv.wire.messages import Beacon, ClusterDissolved, Ping, Pong, Seek, Servers
 
 LEADERLESS = frozenset({"no_leader", "no_quorum", "not_leader"})
 """Reasons by which a server says that it cannot serve because it follows no leader."""
-
-
-class Work(Protocol):
-    """What the router tells the rest of the client, and asks it."""
-
-    @property
-    def owed(self) -> bool:
-        """The home owes an answer."""
-        ...
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody waits for something."""
-        ...
-
-    @property
-    def bound(self) -> bool:
-        """A session is open, and it means nothing in another cluster."""
-        ...
-
-    def rewind(self, now: int, *, pause: bool = False) -> None:
-        """What was under way has to be sent again, after the present pause."""
-        ...
-
-    def silent(self, now: int) -> None:
-        """The same, because the home did not answer."""
-        ...
-
-    def resume(self) -> None:
-        """There is a leader, or another server: no need to hold back."""
-        ...
-
-    def deny(self, now: int) -> None:
-        """No server lets this client in: end what waits."""
-        ...
 
 
 class Router:
@@ -96,15 +62,13 @@ class Router:
         """Since when there is no home: only who was heard after that is alive."""
         self._settle_at: int | None = None
         """When to be content with the best of those heard."""
-        self._approach = Approach(timing.client_ping_us)
+        self._approach = Approach(timing.client_ping_us, timing.client_named_us)
         self._search_backoff = Backoff(random, timing.client_ping_us, timing.beacon_us)
         self._search_at = 0
         self._searched_at: int | None = None
-        self._owed_since: int | None = None
+        self._silence = Silence(timing)
         self._wanted_since: int | None = None
-        self._pinged_at = 0
         self._pings = 0
-        self._probed = False
         self._probes: list[Address] = []
 
     @property
@@ -130,6 +94,9 @@ class Router:
             return
         server = self.table.heard(incoming.peer, incoming.address, beacon.server_name, now)
         server.follows = beacon.leader
+        server.role = beacon.role or server.role
+        server.is_alone_for(beacon.no_quorum_us, now)
+        self.table.at_commit(server, beacon.commit)
         if self._endpoint.connected(incoming.peer) and self._has_moved(server, now):
             self._endpoint.forget(incoming.peer)
         if not self._endpoint.connected(incoming.peer):
@@ -165,6 +132,15 @@ class Router:
         self._forget_cluster(now)
         return True
 
+    def on_dissolved(self, message: ClusterDissolved, now: int) -> None:
+        """The cluster is no more. Nothing of this client's is in it, or it would still be."""
+        named = message.cluster_name == self._cluster_name
+        if not named or message.cluster_id != self._endpoint.cluster_id:
+            return
+        if message.cluster_id and self.home is None and not self._work.bound:
+            self._endpoint.cluster_id = 0
+            self._forget_cluster(now)
+
     def _nobody_answers(self, now: int) -> bool:
         since = now - self._timing.suspect_ceiling_us
         if self._lost_at > since:
@@ -189,6 +165,7 @@ class Router:
 
     def on_pong(self, server: Server, message: Pong, now: int) -> None:
         server.follows = message.leader
+        server.is_alone_for(message.no_quorum_us, now)
         if server.node == self.home:
             if message.leader == 0:
                 self._become_leaderless(now)
@@ -203,17 +180,35 @@ class Router:
             self._attach(server, now)  # it follows another than the one who serves nothing
 
     def on_servers(self, server: Server, message: Servers, now: int) -> None:
+        if not message.leader:
+            self._on_leaderless_list(server, message, now)
+            return
         if message.ballot < self.table.ballot:
             return
-        self.table.replace(message.servers, (server.node, self.home))
-        if message.leader:
-            server.follows = message.leader
-            self._learn_leader(message.leader, None, message.ballot, now)
-            if server.node == self.home:
-                self.served(now)
-                self._work.resume()
-        elif server.node == self.home:
-            self._become_leaderless(now)
+        if self._knows_best(server, message):
+            self.table.replace(message.servers, (server.node, self.home), now)
+        server.follows = message.leader
+        self._learn_leader(message.leader, None, message.ballot, now)
+        if server.node == self.home:
+            self.served(now)
+            self._work.resume()
+
+    def _knows_best(self, server: Server, message: Servers) -> bool:
+        """Its list counts for more than the present one. A follower that cannot hear the leader
+        and has not noticed has an old one of the same ballot."""
+        served = self.home is not None and not self._leaderless
+        heads = server.node in (self.home, message.leader)
+        return heads or not served or message.ballot > self.table.ballot
+
+    def _on_leaderless_list(self, server: Server, message: Servers, now: int) -> None:
+        """It has lost its leader, however old that one was; others may have another, and know
+        better than it who is there."""
+        server.follows = 0
+        if server.node != self.home:
+            return
+        if message.ballot >= self.table.ballot:
+            self.table.replace(message.servers, (server.node, self.home), now)
+        self._become_leaderless(now)
 
     def on_not_taken(
         self, server: Server, reason: str, leader: int, address: Address | None, now: int
@@ -278,7 +273,7 @@ class Router:
         self._settle_at = None
         self._approach.stop()
         self._leaderless = False
-        self._owed_since = None
+        self._silence.end()
         self._rest(now)
         if server.follows == 0:
             self._become_leaderless(now)
@@ -295,7 +290,7 @@ class Router:
         self._lost_at = now
         self._approach.stop()
         self._leaderless = False
-        self._owed_since = None
+        self._silence.end()
         self._search_soon(now)
         if silent:
             self._work.silent(now)
@@ -320,7 +315,7 @@ class Router:
         if news:
             self._work.resume()
         if self.home is None:
-            self.touch(node, now)
+            self._approach.ask_soon(now)
         elif self.home != node:
             self.move_to_leader(now, news=news, resend=previous is not None)
         elif previous is not None:
@@ -339,7 +334,12 @@ class Router:
         if leader is None or leader == self.home or (waits and not news):
             return
         self._approach.wait(now, resend=resend)
-        self.touch(leader, now)
+        self._approach.ask_soon(now)
+
+    def _ask_named(self, now: int) -> None:
+        leader = self.table.leader
+        if self._approach.asks(now) and leader is not None and leader != self.home:
+            self.touch(leader, now)
 
     def _ask_leader(self, now: int) -> None:
         leader = self.table.leader
@@ -390,25 +390,28 @@ class Router:
 
     def touch(self, node: NodeId, now: int) -> None:
         """Ask a server for a sign of life, also where others say that it lives by now."""
-        server = self.table.get(node)
-        at = self._endpoint.address_of(node) or (server.address if server is not None else None)
-        if server is not None and server.told is not None and server.told != at:
-            self._endpoint.send_to(server.told, self._seek, now)
-        if self._endpoint.connected(node):
+        endpoint, server = self._endpoint, self.table.get(node)
+        connected = endpoint.connected(node)
+        if server is not None and server.told is not None:
+            asked = endpoint.address_of(node) if connected else server.address
+            if server.told != asked and now >= server.seek_after:
+                server.seek_after = now + self._timing.client_ping_us // 2
+                endpoint.send_to(server.told, self._seek, now)
+        if connected:
             self._pings += 1
-            self._endpoint.send_now(node, encode(Ping(self._pings)), now)
+            endpoint.send_now(node, encode(Ping(self._pings)), now)
         elif server is not None and server.address is not None:
-            self._endpoint.connect(node, server.address, now)
+            endpoint.connect(node, server.address, now)
 
     # --- health -------------------------------------------------------------------------------
 
     def update(self, now: int) -> None:
         """Note since when an answer is owed and wanted. Call at the end of a turn."""
+        self._ask_named(now)
         if self.home is None or not (self._work.owed or self._leaderless):
-            self._owed_since = None
-        elif self._owed_since is None:
-            self._owed_since = now
-            self._probed = False
+            self._silence.end()
+        else:
+            self._silence.owe(now)
         if not self._work.wanted:
             self._wanted_since = None
         elif self._wanted_since is None:
@@ -420,45 +423,28 @@ class Router:
             self.touch(self.home, now)
 
     def forgive(self, now: int) -> None:
-        """This process itself stood still: a silence until now proves nothing (Dadgar, Phillips
-        and Currey, "Lifeguard", 2017)."""
-        if self._owed_since is not None:
-            self._owed_since = now
+        """This process itself stood still."""
+        self._silence.forgive(now)
 
     def _quiet_since(self) -> int | None:
         """Since when the home has owed an answer and said nothing."""
-        owed_since = self._owed_since
-        if owed_since is None or self.home is None:
+        if self.home is None:
             return None
         home = self.table.get(self.home)
-        heard_at = home.heard_at if home is not None else None
-        return owed_since if heard_at is None or heard_at < owed_since else heard_at
+        return self._silence.since(home.heard_at if home is not None else None)
 
     def _watch_home(self, now: int) -> None:
         quiet_since = self._quiet_since()
         if quiet_since is None or self.home is None:
             return
-        timing = self._timing
-        quiet_us = now - quiet_since
-        if quiet_us < 2 * timing.client_ping_us:
-            self._probed = False
-        elif not self._probed:
-            self._probed = True
+        if self._silence.probes(quiet_since, now):
             home = self.table.get(self.home)
             if home is not None and (address := self._home_address(home)) is not None:
                 self._probes.append(address)
-        if quiet_us >= timing.client_silence_us:
+        if self._silence.is_too_long(quiet_since, now):
             self._leave(now, silent=True)
-        elif now >= self._ping_at(quiet_since):
-            self._pinged_at = now
+        elif self._silence.pings(quiet_since, now):
             self.touch(self.home, now)
-
-    def _ping_at(self, quiet_since: int) -> int:
-        """Twice as often once a ping was not answered: on a lossy line it was probably lost."""
-        interval_us = self._timing.client_ping_us
-        if self._pinged_at > quiet_since:
-            return self._pinged_at + interval_us // 2
-        return quiet_since + interval_us
 
     def _home_address(self, home: Server) -> Address | None:
         return self._endpoint.address_of(home.node) or home.address
@@ -494,19 +480,15 @@ class Router:
         for time in (
             self._approach.waits_until,
             self._approach.ask_at,
+            self._approach.question_at,
             self._settle_at,
             self._denied_at() if self.home is None else None,
-            self._health_at() if self._owed_since is not None else None,
+            self._silence_at() if self._silence.owed_since is not None else None,
         ):
             if time is not None and time < first:
                 first = time
         return first
 
-    def _health_at(self) -> int | None:
+    def _silence_at(self) -> int | None:
         quiet_since = self._quiet_since()
-        if quiet_since is None:
-            return None
-        timing = self._timing
-        ping_at, silent_at = self._ping_at(quiet_since), quiet_since + timing.client_silence_us
-        first = ping_at if ping_at < silent_at else silent_at
-        return first if self._probed else min(first, quiet_since + 2 * timing.client_ping_us)
+        return None if quiet_since is None else self._silence.due_at(quiet_since)

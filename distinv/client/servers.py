@@ -21,11 +21,19 @@ class Server:
     heard_from: Address | None = None
     """Where its own datagrams came from; better than what others say."""
     told: Address | None = None
+    seek_after: int = 0
+    """When it may be sought at `told` again, should it speak from somewhere else."""
     heard_at: int | None = None
     """When it last proved to live."""
     follows: int | None = None
     """The leader it names, 0 for none; None while it has not said."""
     role: str = ""
+    """leader, follower, learner, unreachable, …, as the servers say."""
+    votes: bool | None = None
+    lag: int | None = None
+    alone_since: int | None = None
+    """Since when it has known of no leader, by this client's clock; None when it has one, or has
+    not said."""
 
     @property
     def address(self) -> Address | None:
@@ -33,6 +41,10 @@ class Server:
 
     def heard_since(self, time: int) -> bool:
         return self.heard_at is not None and self.heard_at >= time
+
+    def is_alone_for(self, no_quorum_us: int, now: int) -> None:
+        """Somebody says for how long it has known of no leader; 0: it has one."""
+        self.alone_since = now - no_quorum_us if no_quorum_us else None
 
 
 class ServerTable:
@@ -44,6 +56,8 @@ class ServerTable:
         self.leader: NodeId | None = None
         """Whom somebody last named as the leader; it may be gone since."""
         self.ballot: Ballot = NO_BALLOT
+        self._commit = 0
+        """The furthest that any server said to know the log committed."""
 
     def __len__(self) -> int:
         return len(self._servers)
@@ -65,6 +79,11 @@ class ServerTable:
         server.name = name or server.name
         return server
 
+    def at_commit(self, server: Server, commit: int) -> None:
+        """It says how far it knows the log to be committed."""
+        self._commit = max(self._commit, commit)
+        server.lag = self._commit - commit
+
     def told(self, node: NodeId, address: Address | None, name: str = "") -> Server:
         """Somebody says that `node` lives at `address`."""
         server = self._enter(node)
@@ -73,14 +92,19 @@ class ServerTable:
         server.name = name or server.name
         return server
 
-    def replace(self, infos: tuple[ServerInfo, ...], keep: tuple[NodeId | None, ...]) -> None:
+    def replace(
+        self, infos: tuple[ServerInfo, ...], keep: tuple[NodeId | None, ...], now: int
+    ) -> None:
         """The cluster's own list: those it does not name any more are forgotten."""
         named = {info.node for info in infos}
         gone = [node for node in self._servers if node not in named and node not in keep]
         for node in gone if named else ():
             del self._servers[node]
         for info in infos[: self._servers_max]:
-            self.told(NodeId(info.node), info.address, info.name).role = info.role
+            server = self.told(NodeId(info.node), info.address, info.name)
+            server.role, server.votes, server.lag = info.role, info.votes, info.lag
+            if info.no_quorum_us is not None:
+                server.is_alone_for(info.no_quorum_us, now)
 
     def _enter(self, node: NodeId) -> Server:
         server = self._servers.get(node)

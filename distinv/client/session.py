@@ -36,6 +36,7 @@ from distinv.wire.link import sooner
 from distinv.wire.messages import (
     Answer,
     Beacon,
+    ClusterDissolved,
     NotTaken,
     Pong,
     QueryFailed,
@@ -44,7 +45,6 @@ from distinv.wire.messages import (
     SessionEnded,
     SessionOpened,
     StatusReply,
-    StatusRequest,
 )
 
 NOTICES_MAX = 16
@@ -111,7 +111,7 @@ class ClientSession:
             retry_us=timing.client_silence_us,
             unavailable=self._router.unavailable,
         )
-        self._notices: list[str] = []
+        self._notices: list[Notice] = []
         self._expected_at: int | None = None
         """The last `deadline`: coming much later means that this process stood still."""
         self._handlers: dict[type, Callable[[Server, Any, int], None]] = {
@@ -149,14 +149,24 @@ class ClientSession:
         self._router.wake(now)
         return self._questions.submit(query, linearizable, min_seq, deadline)
 
-    def status(self, now: int, deadline: int) -> int:
+    def order(
+        self, what: str, server: int, now: int, deadline: int, *, confirmed: bool = False
+    ) -> int:
+        """Wish something of the cluster itself; the completion's value is empty.
+
+        It is sent again until it is so, or the time is over. Raises Overloaded.
+        """
+        self._router.wake(now)
+        return self._questions.submit(b"", True, 0, deadline, (what, server, confirmed))
+
+    def status(self, now: int, deadline: int, *, digest: bool = True) -> int:
         """Ask every server what it is. The completion's value is a tuple of `StatusReply`.
 
-        Raises Overloaded.
+        Without the inventory's `digest` they answer at once. Raises Overloaded.
         """
         self._check_room()
         self._router.wake(now)
-        return self._surveys.submit(deadline)
+        return self._surveys.submit(deadline, digest=digest)
 
     def end_session(self, session: int, now: int, deadline: int) -> int:
         """Close another client's session through the log; the completion's value is empty.
@@ -203,10 +213,10 @@ class ClientSession:
         """How calls ended since the last time."""
         return self._book.take()
 
-    def take_notices(self) -> list[str]:
-        """What a person should know, a line each: other keys, versions, clusters."""
-        lines, self._notices = self._notices, []
-        return lines
+    def take_notices(self) -> list[Notice]:
+        """What a person should know: other keys, versions, clusters."""
+        notices, self._notices = self._notices, []
+        return notices
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -378,10 +388,10 @@ class ClientSession:
         return True
 
     def _pump_surveys(self, now: int) -> None:
-        for node, number in self._surveys.questions(self._reachable(), now):
+        for node, question in self._surveys.questions(self._reachable(), now):
             if not self._endpoint.connected(node):
                 self._router.touch(node, now)
-            self._endpoint.send(node, encode(StatusRequest(number)), now)
+            self._endpoint.send(node, encode(question), now)
 
     def _reachable(self) -> list[NodeId]:
         servers = self._router.table.everything()
@@ -397,8 +407,7 @@ class ClientSession:
                 case Notice():
                     self._router.on_notice(event, now)
                     if len(self._notices) < NOTICES_MAX:
-                        host, port = event.address
-                        self._notices.append(f"{host}:{port}: {event.detail or event.kind}")
+                        self._notices.append(event)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -409,6 +418,9 @@ class ClientSession:
             return
         if isinstance(message, Beacon):
             self._router.on_beacon(incoming, message, now)
+            return
+        if isinstance(message, ClusterDissolved):
+            self._router.on_dissolved(message, now)
             return
         if not incoming.fresh or incoming.foreign:
             return

@@ -6,10 +6,32 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
+from distinv.client.servers import Server
+from distinv.entry import NodeId
 from distinv.transport.api import Address
 from distinv.wire.messages import ServerInfo, StatusReply
 
 UNREACHABLE = "unreachable"
+
+
+@frozen
+class KnownServer:
+    """One server, as the servers' own list has it, or its announcement. Nobody was asked."""
+
+    node: int
+    name: str
+    address: Address | None
+    role: str
+    """leader, follower, learner, candidate, blank, or unreachable; empty while nobody said."""
+    votes: bool | None
+    lag: int | None
+    """Committed log entries that it is not known to hold; told with the list and every 5 s."""
+    no_quorum_us: int
+    """For how long it has known of no leader; 0 when it has one, or nobody said."""
+    reachable: bool
+    """The others reach it, as far as is known."""
+    home: bool
+    """It is the one this client talks to."""
 
 
 @frozen
@@ -21,10 +43,15 @@ class ServerStatus:
     address: Address | None
     role: str
     """leader, follower, learner, candidate, blank, or unreachable."""
+    votes: bool
+    """It is in the last voter set that is known."""
+    no_quorum_us: int | None
+    """For how long it has known of no leader that a quorum stands behind; 0 when it has one."""
     index: int | None
     """The last log entry it has applied."""
     lag: int | None
-    """Log entries that are committed and not applied there."""
+    """Log entries that are committed and not applied there; of an unreachable one, those that it
+    is not known to hold."""
     seq: int | None
     """The place of the last command applied there."""
     digest: str | None
@@ -66,8 +93,14 @@ def cluster_status(
     infos = {info.node: info for reply in (*replies, newest) for info in reply.servers}
     answered = {reply.node: reply for reply in replies}
     told = {node: info.address for node, info in infos.items()}
+    voters = {info.node for info in newest.servers if info.votes}
     servers = [
-        _answered(reply, addresses.get(reply.node) or told.get(reply.node), commit)
+        _answered(
+            reply,
+            addresses.get(reply.node) or told.get(reply.node),
+            commit,
+            votes=reply.node in voters,
+        )
         for reply in replies
     ]
     servers += [_silent(info) for info in newest.servers if info.node not in answered]
@@ -86,12 +119,37 @@ def cluster_status(
     )
 
 
-def _answered(reply: StatusReply, address: Address | None, commit: int) -> ServerStatus:
+def known_servers(
+    servers: Sequence[Server], home: NodeId | None, now: int
+) -> tuple[KnownServer, ...]:
+    """A client's live list, by name."""
+    found = [
+        KnownServer(
+            each.node,
+            each.name,
+            each.address,
+            each.role,
+            each.votes,
+            each.lag,
+            0 if each.alone_since is None else now - each.alone_since,
+            each.role != UNREACHABLE,
+            each.node == home,
+        )
+        for each in servers
+    ]
+    return tuple(sorted(found, key=lambda each: (each.name, each.node)))
+
+
+def _answered(
+    reply: StatusReply, address: Address | None, commit: int, *, votes: bool
+) -> ServerStatus:
     return ServerStatus(
         reply.node,
         reply.name,
         address,
         reply.role,
+        votes,
+        reply.no_quorum_us,
         reply.applied,
         max(0, commit - reply.applied),
         reply.seq,
@@ -102,5 +160,15 @@ def _answered(reply: StatusReply, address: Address | None, commit: int) -> Serve
 
 def _silent(info: ServerInfo) -> ServerStatus:
     return ServerStatus(
-        info.node, info.name, info.address, UNREACHABLE, None, None, None, None, None
+        info.node,
+        info.name,
+        info.address,
+        UNREACHABLE,
+        info.votes,
+        info.no_quorum_us,
+        None,
+        info.lag,
+        None,
+        None,
+        None,
     )

@@ -27,11 +27,23 @@ from distinv.client.calls import CallBook
 from distinv.client.decisions import Decisions
 from distinv.client.refusals import RETRY_AFTER
 from distinv.config import Limits, Timing
-from distinv.errors import DistinvError, InvalidRequest, OutcomeUnknown, Overloaded
+from distinv.errors import (
+    DistinvError,
+    InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
+    VersionMismatch,
+)
 from distinv.inventory.commands import session_key
 from distinv.wire.messages import NotTaken, OpenSession, Reply, Request, SessionOpened
 
 PATIENCE_DOUBLINGS = 3
+
+_REFUSALS: dict[str, type[DistinvError]] = {
+    "invalid_request": InvalidRequest,
+    "version_mismatch": VersionMismatch,
+}
+"""Reasons that are final: the same command would not be taken a moment later."""
 
 
 @define(eq=False)
@@ -255,8 +267,9 @@ class CommandStream:
     def _try_again(self, command: Command, message: NotTaken, now: int) -> None:
         self._quiet_since = now
         self._silences = 0
-        if message.reason == "invalid_request" and command.body:
-            self._refuse(command, message.detail)
+        refusal = _REFUSALS.get(message.reason)
+        if refusal is not None and command.body:
+            self._refuse(command, refusal(message.detail))
             self._go_back(command.number)
             return
         self._go_back(self._lowest if message.reason == "gap" else command.number)
@@ -269,12 +282,13 @@ class CommandStream:
         self._reason = message.reason
         self._pause(now)
 
-    def _refuse(self, command: Command, detail: str) -> None:
-        """A server cannot read the command, so none of this version ever applies it."""
+    def _refuse(self, command: Command, error: DistinvError) -> None:
+        """A server cannot read the command, so none of this version ever applies it; or not all
+        the servers can, so none of them takes it."""
         if command.open_copies:
             self.give_up(command)
             return
-        self._book.fail(command.id, InvalidRequest(detail))
+        self._book.fail(command.id, error)
         self._void(command)
 
     def _note_progress(self, now: int) -> None:

@@ -9,7 +9,7 @@ from attrs import define, field
 from distinv.client.calls import CallBook
 from distinv.entry import NodeId
 from distinv.errors import DistinvError
-from distinv.wire.messages import StatusReply
+from distinv.wire.messages import StatusReply, StatusRequest
 
 
 @define(eq=False)
@@ -18,6 +18,8 @@ class Survey:
 
     id: int
     deadline: int
+    digest: bool
+    """Wanted in the replies."""
     surveys: Surveys
     asked: dict[NodeId, None] = field(factory=dict)
     """The servers asked, as an ordered set."""
@@ -40,8 +42,8 @@ class Surveys:
         self._unavailable = unavailable
         self._open: dict[int, Survey] = {}
 
-    def submit(self, deadline: int) -> int:
-        survey = Survey(self._book.new_id(), deadline, self)
+    def submit(self, deadline: int, *, digest: bool) -> int:
+        survey = Survey(self._book.new_id(), deadline, digest, self)
         self._open[survey.id] = survey
         self._book.enter(survey)
         return survey.id
@@ -63,14 +65,14 @@ class Surveys:
     def under_way(self) -> bool:
         return bool(self._open)
 
-    def questions(self, servers: list[NodeId], now: int) -> list[tuple[NodeId, int]]:
-        """Whom to ask now, and by which number."""
-        asked: list[tuple[NodeId, int]] = []
+    def questions(self, servers: list[NodeId], now: int) -> list[tuple[NodeId, StatusRequest]]:
+        """Whom to ask now, and what."""
+        asked: list[tuple[NodeId, StatusRequest]] = []
         for survey in self._open.values():
             for node in servers:
                 if node not in survey.asked:
                     survey.asked[node] = None
-                    asked.append((node, survey.id))
+                    asked.append((node, StatusRequest(survey.id, survey.digest)))
             if survey.settle_at is None and survey.asked:
                 survey.settle_at = now + self._patience_us
         return asked

@@ -20,6 +20,7 @@ from distinv.config import Limits, Timing
 from distinv.core.quorum import can_win, is_quorum
 from distinv.entry import ClusterId, NodeId, Voter, VoterSet
 from distinv.storage.api import BirthRecord
+from distinv.transport.api import Address
 from distinv.wire.messages import Beacon, BirthAnswer, BirthOffer
 
 
@@ -31,6 +32,7 @@ class _Blank:
     expect: int
     sees: tuple[int, ...]
     last_seen: int
+    address: Address | None
 
 
 @frozen
@@ -91,7 +93,9 @@ class Birth:
         limits: Limits,
         random: Random,
         now: int,
+        joins: int = 0,
     ) -> None:
+        """`joins`: a cluster that is known to exist already."""
         self._self_id = self_id
         self._server_name = server_name
         self._cluster_name = cluster_name
@@ -105,7 +109,7 @@ class Birth:
         self._denied: list[NodeId] = []
         self._accepted_durable = record.accepted is not None
         self._blanks: dict[NodeId, _Blank] = {}
-        self._existing: int = 0
+        self._existing = 0 if record.accepted is not None else joins
         self._propose_at = now + timing.discovery_window_us
         self._offer_at = now
         self._told_waiting = 0
@@ -129,18 +133,21 @@ class Birth:
 
     # --- events -------------------------------------------------------------------------------
 
-    def on_beacon(self, source: NodeId, beacon: Beacon, now: int) -> list[BirthAction]:
-        """Another server of this cluster name made itself known."""
+    def on_beacon(
+        self, source: NodeId, beacon: Beacon, now: int, address: Address | None = None
+    ) -> list[BirthAction]:
+        """Another server of this cluster name made itself known, at `address`."""
         if beacon.cluster_id:
             self._blanks.pop(source, None)
             if self._existing == 0 and self.accepted is None:
                 self._existing = beacon.cluster_id
                 return [Say("info", f"found cluster {beacon.cluster_id:016x}, joining it")]
             return []
+        self._forget_at(address, source)
         if source in self._blanks or len(self._blanks) < self._limits.servers_max:
             known = source in self._blanks
             self._blanks[source] = _Blank(
-                beacon.server_name, beacon.expect, beacon.blank_peers, now
+                beacon.server_name, beacon.expect, beacon.blank_peers, now, address
             )
             if not known:
                 found = len(self._blanks) + 1
@@ -152,6 +159,15 @@ class Birth:
             if self._expect and len(self._blanks) + 1 >= self._expect:
                 self._propose_at = min(self._propose_at, now)
         return []
+
+    def _forget_at(self, address: Address | None, source: NodeId) -> None:
+        """One process lives at an address. Who was there before lost its disk, and with it its
+        id: it would be counted twice, and get a seat that nobody takes."""
+        if address is None:
+            return
+        for node, blank in list(self._blanks.items()):
+            if blank.address == address and node != source:
+                del self._blanks[node]
 
     def on_offer(self, source: NodeId, proposal: VoterSet, now: int) -> list[BirthAction]:
         """Somebody shows a proposal: accept it, or refuse it for ever."""
@@ -202,6 +218,16 @@ class Birth:
         if answer.rival is not None:
             actions += self._consider(answer.rival, now)
         return actions
+
+    def on_gone(self, cluster_id: int, now: int) -> list[BirthAction]:
+        """That cluster is dissolved: what was expected of it is not to be waited for."""
+        if self.accepted is not None and self.accepted.cluster_id == cluster_id:
+            return self._give_up(self.accepted, now)
+        if self._existing == cluster_id:
+            self._existing = 0
+            self._propose_at = now + self._timing.discovery_window_us
+            return [Say("info", f"cluster {cluster_id:016x} is dissolved: looking for another")]
+        return []
 
     def on_durable(self) -> list[BirthAction]:
         """What was remembered is on disk: the own acceptance counts."""

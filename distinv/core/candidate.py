@@ -16,10 +16,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from distinv.core.events import ReadFailed, Send
+from distinv.core.events import FetchSnapshot, ReadFailed, Send
 from distinv.core.log import more_up_to_date
 from distinv.core.membership import has_readable_voters, sets_in_play
-from distinv.core.quorum import VoterSets, can_win, is_quorum
+from distinv.core.quorum import VoterSets, can_win, is_quorum, members
 from distinv.entry import NO_BALLOT, TERM_JUMP_MAX, Ballot, NodeId, Position, follows
 from distinv.wire.messages import (
     BallotRefused,
@@ -62,6 +62,7 @@ class Candidate:
         self._highest = max(node.promised, above)
         self.ballot = NO_BALLOT
         self._prepare_ticket = 0
+        self._asked: list[NodeId] = []
         self._promises: dict[NodeId, Promise] = {}
         self._target: Position | None = None
         self._sources: list[NodeId] = []
@@ -79,7 +80,7 @@ class Candidate:
         return Ballot(self._highest.term + 1, self._node.self_id)
 
     def _ask_pre_votes(self) -> None:
-        question = PreVote(self._number, self._would_prepare())
+        question = PreVote(self._number, self._would_prepare(), self._node.voters_index)
         for peer in self._node.other_voters():
             if peer not in self._granted:
                 self._node.send(peer, question)
@@ -116,8 +117,20 @@ class Candidate:
         node.raise_promise(self.ballot)  # invariant 1: durable before Prepare leaves
         self._prepare_ticket = node.promise_ticket
         node.tell(f"preparing term {self.ballot.term}", "debug")
-        for peer in node.other_voters():
-            node.hold(Send(peer, Prepare(self.ballot, self._ordered_by)))
+        self._asked = list(node.other_voters())
+        for peer in self._asked:
+            node.hold(Send(peer, self._question()))
+
+    def _question(self) -> Prepare:
+        return Prepare(self.ballot, self._ordered_by, self._node.voters_index)
+
+    def _ask_also(self, sets: VoterSets) -> None:
+        """A promise names voters of whom the own log does not know."""
+        node = self._node
+        for peer in members(sets):
+            if peer not in self._asked and peer != node.self_id:
+                self._asked.append(peer)
+                node.hold_for_promise(Send(peer, self._question()))
 
     def _own_promise(self) -> Promise:
         node = self._node
@@ -159,7 +172,9 @@ class Candidate:
         for peer, promise in self._promises.items():
             if more_up_to_date(promise.last, best.last):
                 best_node, best = peer, promise
-        if not is_quorum(self._sets_of(best), self._promises):
+        sets = self._sets_of(best)
+        if not is_quorum(sets, self._promises):
+            self._ask_also(sets)
             return
         if best_node == node.self_id:
             node.become_leader(self.ballot)
@@ -239,6 +254,10 @@ class Candidate:
             return
         if reply.after != node.log.position(self._try_after):
             return  # answers an earlier question
+        if not reply.entries and reply.base > self._try_after:
+            node.emit(FetchSnapshot(source))
+            self._give_up(f"{node.name_of(source)} holds only a snapshot of what is missing")
+            return
         if not reply.entries:
             # No common entry there: go back, never below what is committed here.
             earlier = min(reply.matches, self._try_after - 1)
@@ -312,9 +331,9 @@ class Candidate:
         if self._stage is Stage.PRE_VOTE:
             self._ask_pre_votes()
         elif self._stage is Stage.PREPARE:
-            for peer in node.other_voters():
+            for peer in self._asked:
                 if peer not in self._promises:
-                    node.hold_for_promise(Send(peer, Prepare(self.ballot, self._ordered_by)))
+                    node.hold_for_promise(Send(peer, self._question()))
         else:
             self._pull()
             # The answer may be under way: every further one would go behind it.

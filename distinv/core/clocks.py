@@ -1,9 +1,10 @@
 """May this leader stamp from its own clock?
 
 Everything that expires does so on logged time, so one wrong clock must not move it. A leader
-stamps from its clock only once the clocks of a majority are known (promises and
-acknowledgements carry them) and a majority of *all* voters does not differ by more than the
-bound; otherwise it repeats the log's last time.
+stamps from its clock only once the clocks of a majority of *all* voters, its own among them, are
+known (promises and acknowledgements carry them) to be near it; otherwise it repeats the log's last
+time. One voter that differs is not enough to silence it, nor one that is silent to believe it: of
+a leader and the only follower that it has heard so far, each may be the one that is wrong.
 """
 
 from __future__ import annotations
@@ -53,9 +54,5 @@ class Clocks:
         )
 
     def trusted(self, sets: VoterSets) -> bool:
-        """A majority's clocks are known, and this one is not outvoted."""
-        known = all(
-            sum(node in self._offsets for node in voters) >= majority(len(voters))
-            for voters in sets
-        )
-        return known and bool(sets) and not self.outvoted(sets)
+        """This clock is known to be near those of a majority of all voters."""
+        return bool(sets) and self.agree_with_majority(self._self_id, sets)

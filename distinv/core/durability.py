@@ -55,6 +55,15 @@ class Durability:
         for pending in self._pending:
             pending.last_index = min(pending.last_index, index)
 
+    def installed(self, index: int) -> None:
+        """The store holds everything up to `index` durably, whatever is still being written.
+
+        Where the log behind that went another way, it is `truncated` to there first.
+        """
+        self.durable_index = max(self.durable_index, index)
+        for pending in self._pending:
+            pending.last_index = max(pending.last_index, index)
+
     def take_write(self, last_index: int, now: int) -> Write | None:
         """The turn's write, or None when there is nothing to write."""
         if not self._records:

@@ -8,7 +8,8 @@ from typing import TypeAlias
 import msgspec
 
 from distinv.entry import Ballot, NodeId, Position
-from distinv.storage.api import Record
+from distinv.storage.api import BaseRecord, Record
+from distinv.transport.api import Address
 from distinv.wire.messages import Beacon, LogCommand, Message
 
 
@@ -31,6 +32,23 @@ class BeaconSeen(_Value, frozen=True):
 
     source: NodeId
     beacon: Beacon
+    address: Address | None = None
+    """Where it was heard."""
+
+
+class OtherClusterMet(_Value, frozen=True):
+    """Another cluster of this name lives and has a leader: it has just answered a question."""
+
+    cluster_id: int
+    server_name: str
+    touched: bool
+    """It may hold client commands."""
+
+
+class ClusterGone(_Value, frozen=True):
+    """A cluster of this name is dissolved: no blank server has to wait for it."""
+
+    cluster_id: int
 
 
 class Persisted(_Value, frozen=True):
@@ -43,6 +61,20 @@ class Applied(_Value, frozen=True):
     """The store has applied the log up to `index`."""
 
     index: int
+
+
+class StoreDurable(_Value, frozen=True):
+    """What the store has applied up to `index` is on disk by itself: its entries may go."""
+
+    index: int
+
+
+class Installed(_Value, frozen=True):
+    """A snapshot is in the store's place, durable: the log begins behind it."""
+
+    base: BaseRecord
+    touched: bool = True
+    """It may hold something of clients."""
 
 
 class Submit(_Value, frozen=True):
@@ -70,9 +102,25 @@ class PeerRefused(_Value, frozen=True):
 
 
 class Transfer(_Value, frozen=True):
-    """Hand leadership over to `target`, or to the best follower when it is None."""
+    """Hand leadership over to `target`, or to the best follower when it is None.
+
+    With a `ticket`, answered by `OrderAnswered(ticket, …)` when somebody else leads.
+    """
 
     target: NodeId | None
+    ticket: int = 0
+
+
+class Order(_Value, frozen=True):
+    """Give `server` a vote, or take it: answered by `OrderAnswered(ticket, …)`."""
+
+    ticket: int
+    server: NodeId
+    votes: bool
+    stop: bool = False
+    """It may stop when it has no vote any more: it wishes to leave."""
+    confirmed: bool = True
+    """Fewer than `Limits.voters_min` may be left."""
 
 
 class TimeReached(_Value, frozen=True):
@@ -86,13 +134,18 @@ class EndTurn(_Value, frozen=True):
 Event: TypeAlias = (
     Received
     | BeaconSeen
+    | OtherClusterMet
+    | ClusterGone
     | Persisted
     | Applied
+    | StoreDurable
+    | Installed
     | Submit
     | Read
     | LinkLost
     | PeerRefused
     | Transfer
+    | Order
     | TimeReached
     | EndTurn
 )
@@ -120,6 +173,13 @@ class SendEntries(_Value, frozen=True):
     previous: Position
     last: int
     pulled: bool
+
+
+class FetchSnapshot(_Value, frozen=True):
+    """The log that follows begins behind the own one's end: get `source`'s store, then step
+    `Installed`."""
+
+    source: NodeId
 
 
 class Write(_Value, frozen=True):
@@ -156,6 +216,18 @@ class NotAppended(_Value, frozen=True):
     reason: str
 
 
+class OrderAnswered(_Value, frozen=True):
+    """What became of an order. Done: a majority of the voters knows that it is committed.
+
+    Else `detail` says why: no_leader (ask the next one), not_yet (it goes on), overloaded,
+    unknown_server, or words for people.
+    """
+
+    ticket: int
+    done: bool
+    detail: str
+
+
 class Probe(_Value, frozen=True):
     """Ask the kernel whether the peer's process still has its port; answer by `PeerRefused`."""
 
@@ -179,6 +251,10 @@ class LeaderChanged(_Value, frozen=True):
     serving: bool
 
 
+class MembersChanged(_Value, frozen=True):
+    """Who votes, who receives the log, or who is reached may be others than before."""
+
+
 class Born(_Value, frozen=True):
     """The cluster exists, with this id; from now on every datagram carries it."""
 
@@ -197,13 +273,16 @@ Effect: TypeAlias = (
     Send
     | Multicast
     | SendEntries
+    | FetchSnapshot
     | Write
     | Commit
     | ReadReady
     | ReadFailed
     | NotAppended
+    | OrderAnswered
     | Probe
     | LeaderChanged
+    | MembersChanged
     | Born
     | Tell
 )

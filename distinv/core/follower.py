@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distinv.core.events import Probe, ReadFailed, ReadReady, Send
+from distinv.core.events import FetchSnapshot, Probe, ReadFailed, ReadReady, Send
 from distinv.core.membership import has_readable_voters
 from distinv.entry import follows
 from distinv.wire.messages import (
@@ -16,6 +16,7 @@ from distinv.wire.messages import (
     AppendAck,
     AppendMismatch,
     BallotRefused,
+    Behind,
     Heartbeat,
     HeartbeatAck,
     ReadIndex,
@@ -25,6 +26,10 @@ from distinv.wire.messages import (
 
 if TYPE_CHECKING:
     from distinv.core.node import Node
+
+
+_TURNS_TOLD_APART = 4
+"""More servers than that do not wait for one another in the largest cluster."""
 
 
 class Follower:
@@ -41,7 +46,8 @@ class Follower:
         wait_us = grace_us + timing.suspect_floor_us
         self._suspect_at = node.now + wait_us + node.random.randrange(timing.suspect_floor_us)
         """While there is no leader: when to call for an election (again)."""
-        self._watchdog_at = self._watchdog_from(node.now + grace_us)
+        if node.leader is None:
+            self._take_turn(grace_us)
         self._probe_at = 0
 
     def _watchdog_from(self, start: int) -> int:
@@ -50,17 +56,41 @@ class Follower:
         span = node.timing.watchdog_us << min(node.failed_campaigns, 2)
         return start + node.timing.watchdog_us + node.random.randrange(span)
 
+    def _take_turn(self, grace_us: int) -> None:
+        """When to campaign, whatever the election says.
+
+        A turn that is due while others campaign comes when they have had their time, and first
+        that of whoever has waited for most of them: they may be such as can never win, and come
+        again before one who could.
+        """
+        node = self._node
+        turn_at = self._watchdog_from(node.now + grace_us)
+        if node.turn_at is None:
+            node.passed_over = 0
+        else:
+            node.passed_over += 1
+            span = node.timing.suspect_floor_us >> min(node.passed_over, _TURNS_TOLD_APART)
+            soon = node.now + grace_us + span + node.random.randrange(span)
+            turn_at = min(turn_at, max(node.turn_at, soon))
+        node.turn_at = turn_at
+
     def call_election(self) -> None:
         """There is no leader to wait for."""
         self._suspect_at = self._node.now
 
     # --- what the leader says -----------------------------------------------------------------
 
-    def on_message(self, message: ReadIndexReply | TransferOrder) -> None:
+    def on_message(self, message: ReadIndexReply | TransferOrder | Behind) -> None:
         if isinstance(message, ReadIndexReply):
             self._on_read_index(message)
-        else:
+        elif isinstance(message, TransferOrder):
             self._on_transfer_order(message)
+        elif message.ballot == self._node.leader_ballot:
+            self._on_behind(message)
+
+    def _on_behind(self, message: Behind) -> None:
+        if message.base > self._node.commit:  # the log may reach further, and differ from there on
+            self._node.emit(FetchSnapshot(self._leader()))
 
     def on_heartbeat(self, message: Heartbeat) -> None:
         self._round = max(self._round, message.round)
@@ -69,7 +99,13 @@ class Follower:
         if node.stalled:
             return  # it decides nothing: a leader that lives on such answers alone must step down
         ack = HeartbeatAck(
-            message.ballot, self._acknowledged(), node.commit, self._round, node.clock_us
+            message.ballot,
+            self._acknowledged(),
+            node.commit,
+            self._round,
+            node.clock_us,
+            node.protocol,
+            node.abstains,
         )
         node.hold_for_promise(Send(self._leader(), ack))
 
@@ -93,6 +129,8 @@ class Follower:
             node.tell("entries from the leader do not follow by hash: dropped", "error")
             return
         node.adopt(previous.index, entries)
+        if log.last.ballot == message.ballot:
+            node.turn_at = None  # somebody could win
         # A leader that tells two histories may have made the log shorter than it was verified.
         verified = min(self.verified, log.last_index)
         self.verified = max(verified, previous.index + len(entries))
@@ -179,7 +217,7 @@ class Follower:
         """Of a server that was born; before, birth has the deadline."""
         node = self._node
         if node.leader is None:
-            return min(self._suspect_at, self._watchdog_at) if self._votes() else None
+            return min(self._suspect_at, self._turn_at) if self._votes() else None
         heard = node.detector.last_heard
         read = self.reads.deadline(node.timing.read_round_us)
         assert heard is not None, "follows a leader it never heard"
@@ -189,6 +227,12 @@ class Follower:
             at = suspect_at
         return at if read is None or at < read else read
 
+    @property
+    def _turn_at(self) -> int:
+        turn_at = self._node.turn_at
+        assert turn_at is not None, "waits for a leader without an end"
+        return turn_at
+
     def _votes(self) -> bool:
         return self._node.is_voter(self._node.self_id)
 
@@ -196,7 +240,7 @@ class Follower:
         """This process slept; so did its timers."""
         if self._node.leader is None:
             self._suspect_at = max(self._suspect_at, self._node.late_until)
-            self._watchdog_at = max(self._watchdog_at, self._node.late_until)
+            self._node.turn_at = max(self._turn_at, self._node.late_until)
 
     def on_time(self) -> None:
         node = self._node
@@ -211,8 +255,8 @@ class Follower:
             span = node.timing.suspect_floor_us
             self._suspect_at = node.now + span + node.random.randrange(span)
             node.elector.on_suspect(None, node.now)
-        if node.now >= self._watchdog_at:
-            self._watchdog_at = self._watchdog_from(node.now)
+        if node.now >= self._turn_at:
+            node.turn_at = self._watchdog_from(node.now)
             if node.may_campaign():
                 node.become_candidate("no leader for too long")
 

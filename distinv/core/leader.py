@@ -8,26 +8,39 @@ for the slowest. Entries commit by counting only once the no-op of its own ballo
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import ItemsView
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
-
+from distinv.core.changes import Changes
 from distinv.core.events import (
     LeaderChanged,
+    MembersChanged,
     Multicast,
+    NotAppended,
     ReadFailed,
     ReadReady,
     SendEntries,
 )
+from distinv.core.gate import Gate
+from distinv.core.hand_over import HandOver
+from distinv.core.progress import Mode, Progress
 from distinv.core.quorum import is_quorum, quorum_value
 from distinv.core.reads import ReadRounds
-from distinv.entry import TERM_JUMP_MAX, Ballot, EntryKind, NodeId, make_entry
+from distinv.entry import (
+    TERM_JUMP_MAX,
+    Ballot,
+    EntryKind,
+    NodeId,
+    Successor,
+    encode_successor,
+    make_entry,
+)
 from distinv.wire.messages import (
     Append,
     AppendAck,
     AppendMismatch,
     BallotRefused,
+    Behind,
     Heartbeat,
     HeartbeatAck,
     Join,
@@ -36,7 +49,6 @@ from distinv.wire.messages import (
     ReadIndex,
     ReadIndexReply,
     SessionCommand,
-    TransferOrder,
     encode_batch,
 )
 
@@ -45,44 +57,6 @@ if TYPE_CHECKING:
 
 WRITES_UNDER_WAY = 1
 """The next batch forms while the last one syncs: more writes at once would only be smaller."""
-
-
-class Mode(Enum):
-    """How one follower is served."""
-
-    PROBE = "probe"
-    """Where it stands is not known: it is asked, when it shows that it lives."""
-    CATCH_UP = "catch up"
-    """It gets chunks, one at a time, each after the one before is acknowledged."""
-    STREAM = "stream"
-    """It gets every batch by multicast as it is appended."""
-
-
-@define
-class Progress:
-    """What the leader knows of one follower in this ballot."""
-
-    mode: Mode
-    last_heard: int
-    progressed_at: int
-    verified: int = 0
-    """The highest acknowledged index: durable there and verified against this log."""
-    sent: int = 0
-    """The last index sent, while catching up."""
-    covered: int = 0
-    """The last index sent together, when what was missing went at once."""
-    commit: int = 0
-    round: int = 0
-    probed_at: int = -1_000_000_000
-    learner: bool = False
-
-
-@define
-class _HandOver:
-    target: NodeId
-    until: int
-    ordered: bool = False
-    ordered_at: int = -1_000_000_000
 
 
 class Leader:
@@ -94,19 +68,22 @@ class Leader:
         """The no-op is committed and applied: clients may be answered."""
         self._noop_index = node.log.last_index + 1
         self._peers: dict[NodeId, Progress] = {
-            peer: Progress(Mode.STREAM, node.now, node.now) for peer in node.other_voters()
+            peer: Progress(Mode.STREAM, node.now, node.now, streams_since=node.now)
+            for peer in node.other_voters()
         }
-        self._leading_since = node.now
         self._heartbeat_at = node.now
         self._look_at = node.now
         """When to look after the quorum and the disk again. Reads send heartbeats of their own:
         what put those off must not put this off as well."""
         self._queue: list[LogCommand] = []
-        self._hand_over: _HandOver | None = None
+        self.hand_over = HandOver(node, self)
+        self._missing: tuple[NodeId, ...] = ()
         self._clock_alarm_at = -1_000_000_000
         self._questions: dict[int, tuple[NodeId, int]] = {}
         """Followers' numbered questions for a read index, by the ticket they wait under."""
         self._next_question = -1
+        self.changes = Changes(node, self)
+        self.gate = Gate(node, self)
 
     def start(self) -> None:
         """Append the no-op. It carries the log's last time: no clock is known good yet."""
@@ -117,6 +94,9 @@ class Leader:
 
     def submit(self, command: LogCommand) -> None:
         """Queue a command for the next batch."""
+        if self._node.log.dissolved is not None:
+            self._node.emit(NotAppended((command,), "no_leader"))
+            return
         self._queue.append(command)
 
     def take_queue(self) -> tuple[LogCommand, ...]:
@@ -124,8 +104,9 @@ class Leader:
         return queue
 
     @property
-    def handing_over(self) -> bool:
-        return self._hand_over is not None
+    def queued(self) -> bool:
+        """Commands were accepted that are not in the log yet."""
+        return bool(self._queue)
 
     def end_turn(self) -> None:
         node = self._node
@@ -137,7 +118,7 @@ class Leader:
 
     def _append_batches(self) -> None:
         limits = self._node.limits
-        while self._queue:
+        while self._queue and self.gate.may_append(EntryKind.COMMANDS):
             size = taken = 0
             for command in self._queue[: limits.batch_commands]:
                 size += 64 + _command_bytes(command)
@@ -158,7 +139,7 @@ class Leader:
             names = ", ".join(node.name_of(each) for each in differing)
             node.tell(f"the clock differs by more than the bound from that of {names}", "error")
         if not node.clocks.trusted(sets):
-            if node.clocks.outvoted(sets) and self._hand_over is None:
+            if node.clocks.outvoted(sets) and not self.handing_over:
                 self._leave_to_a_better_clock()
             return last
         return max(last, node.clock_us)
@@ -172,6 +153,26 @@ class Leader:
             if alive and node.clocks.agree_with_majority(peer, sets):
                 self.transfer_to(peer)
                 return
+
+    def append_voters(self, payload: bytes) -> None:
+        """Append another voter set: it counts at once, and until it is known committed so does
+        the one before it."""
+        if not self.gate.may_append(EntryKind.VOTERS):
+            return
+        self._append(EntryKind.VOTERS, payload, self._stamp())
+        node = self._node
+        for peer in node.other_voters():
+            if peer not in self._peers:
+                self._peers[peer] = Progress(Mode.PROBE, node.now, node.now)
+        self.gate.look()
+
+    def append_dissolved(self, successor: Successor) -> None:
+        """Append this cluster's last entry: see `dissolution.py`."""
+        self._append(EntryKind.DISSOLVED, encode_successor(successor), self._stamp())
+
+    def has_to_tell(self, index: int) -> bool:
+        """Somebody whom it reaches does not know yet that the log is committed up to `index`."""
+        return any(self.reaches(peer) and self.commit_of(peer) < index for peer in self._peers)
 
     def _append(self, kind: EntryKind, payload: bytes, time_us: int) -> None:
         """Append, persist and multicast at the same time."""
@@ -201,7 +202,11 @@ class Leader:
             node.tell(f"{node.name_of(source)} acknowledges what was never sent", "error")
             return
         progress.last_heard = node.now
-        progress.commit = max(progress.commit, ack.commit)
+        if source in self._missing:
+            self._look_who_is_reached()
+        if ack.commit > progress.commit:
+            progress.commit = ack.commit
+            self.changes.on_commit()
         node.clocks.observe(source, ack.clock_us, node.clock_us)
         if ack.round > progress.round:
             progress.round = min(ack.round, self.reads.round)
@@ -212,12 +217,23 @@ class Leader:
             self._count()
         if isinstance(ack, AppendAck):
             self._serve_follower(source, progress, ack)
-        elif progress.mode is Mode.PROBE:
+        else:
+            self._look_after(source, progress, ack)
+        self.hand_over.pursue()
+
+    def _look_after(self, source: NodeId, progress: Progress, ack: HeartbeatAck) -> None:
+        """What it says of itself, and whether it lacks something."""
+        if ack.protocol != progress.protocol:
+            progress.protocol = ack.protocol
+            self.gate.look()
+        if ack.abstains != progress.abstains:
+            progress.abstains = ack.abstains
+            self.changes.on_abstains(source)
+        if progress.mode is Mode.PROBE:
             self._probe(source, progress)
-        elif ack.verified < node.log.last_index:
+        elif ack.verified < self._node.log.last_index:
             # By what it says now: one that lost sight of this leader has to verify anew.
             self._check_stall(source, progress)
-        self._pursue_hand_over()
 
     def _serve_follower(self, source: NodeId, progress: Progress, ack: AppendAck) -> None:
         arrived = progress.mode is Mode.CATCH_UP and ack.verified > progress.sent
@@ -237,7 +253,7 @@ class Leader:
         node = self._node
         if node.now - progress.progressed_at >= node.timing.pull_stall_us:
             progress.progressed_at = node.now
-            progress.mode = Mode.PROBE
+            progress.enter(Mode.PROBE, node.now)
             self._probe(peer, progress)
 
     def _on_mismatch(self, source: NodeId, message: AppendMismatch) -> None:
@@ -248,7 +264,8 @@ class Leader:
         if message.matches >= message.previous_index:
             # It has another entry there and calls it committed: two histories. Asking again at
             # once would go on for ever.
-            progress.mode, progress.probed_at = Mode.PROBE, self._node.now
+            progress.enter(Mode.PROBE, self._node.now)
+            progress.probed_at = self._node.now
             return
         if progress.mode is Mode.CATCH_UP and message.previous_index != progress.sent:
             return  # answers something sent before the catch-up began
@@ -256,18 +273,29 @@ class Leader:
         if progress.mode is Mode.STREAM and before_covered:
             return  # answers something sent before what was missing
         matches = min(message.matches, message.previous_index, self._node.log.last_index)
+        if matches < self._node.log.base.index:
+            self._say_behind(source, progress)
+            return
         progress.sent = max(progress.verified, matches)
         self._send_missing(source, progress)
+
+    def _say_behind(self, peer: NodeId, progress: Progress) -> None:
+        """What it lacks is not in the log any more. It is asked again how far it is."""
+        node = self._node
+        progress.enter(Mode.PROBE, node.now)
+        progress.probed_at = node.now
+        node.send(peer, Behind(self.ballot, node.log.base.index))
 
     def _send_missing(self, peer: NodeId, progress: Progress) -> None:
         """Send what follows `progress.sent`: the rest at once if it is little, else a chunk."""
         node, log = self._node, self._node.log
         previous = log.position(progress.sent)
-        assert previous is not None
-        if progress.sent == log.last_index:
-            progress.mode = Mode.STREAM
+        if previous is None:
+            self._say_behind(peer, progress)
             return
-        progress.mode = Mode.CATCH_UP
+        if progress.sent == log.last_index:
+            progress.enter(Mode.STREAM, node.now)
+            return
         progress.progressed_at = node.now
         rest = log.last_index - progress.sent
         if rest <= node.limits.append_window_entries:
@@ -278,8 +306,10 @@ class Leader:
                 )
                 node.send(peer, message)
                 progress.covered = log.last_index
-                progress.mode = Mode.STREAM  # the link is FIFO: batches follow behind this
+                # The link is FIFO: batches follow behind this.
+                progress.enter(Mode.STREAM, node.now)
                 return
+        progress.enter(Mode.CATCH_UP, node.now)
         last = min(log.last_index, progress.sent + node.limits.append_window_entries)
         node.emit(SendEntries(peer, self.ballot, previous, last, False))
 
@@ -287,15 +317,17 @@ class Leader:
         """What was under way is gone; it will be asked where it stands when it answers."""
         progress = self._peers.get(peer)
         if progress is not None:
-            progress.mode = Mode.PROBE
+            progress.enter(Mode.PROBE, self._node.now)
             progress.probed_at = -1_000_000_000
 
     def _on_join(self, source: NodeId, message: Join) -> None:
         """A server that belongs to the cluster and does not vote gets the log all the same."""
         node = self._node
         if source not in self._peers and len(self._peers) < node.limits.servers_max:
-            self._peers[source] = Progress(Mode.PROBE, node.now, node.now, learner=True)
+            self._peers[source] = Progress(Mode.PROBE, node.now, node.now, name=message.server_name)
             node.tell(f"server {message.server_name} receives the log as a learner")
+            self.gate.look()
+            node.emit(MembersChanged())
             node.send(source, self._heartbeat())
 
     # --- commit -------------------------------------------------------------------------------
@@ -311,6 +343,7 @@ class Leader:
         index = quorum_value(node.sets(), held)
         if index > node.commit and index >= self._noop_index:
             node.advance_commit(index)
+            self.changes.on_commit()
 
     def maybe_serve(self) -> None:
         """Serve once the store has applied everything up to the own no-op."""
@@ -373,11 +406,12 @@ class Leader:
         return is_quorum(node.sets(), [node.self_id, *heard])
 
     def deadline(self) -> int | None:
-        at = min(self._heartbeat_at, self._look_at)
+        at = min(self._heartbeat_at, self._look_at, self.changes.deadline())
         read = self.reads.deadline(self._node.timing.read_round_us)
         if read is not None and read < at:
             at = read
-        return at if self._hand_over is None else min(at, self._hand_over.until)
+        until = self.hand_over.until
+        return at if until is None else min(at, until)
 
     def excuse(self, late_us: int) -> None:
         """This process slept for so long: that was nobody's silence."""
@@ -398,20 +432,35 @@ class Leader:
         if node.now >= self._heartbeat_at:
             self._beat()
             self._drop_silent_learners()
-            self._maybe_give_way()
-        if self._hand_over is not None and node.now >= self._hand_over.until:
-            node.tell("the hand-over did not happen: leading on", "warning")
-            self._hand_over = None
-        self._pursue_hand_over()
+            self._look_who_is_reached()
+            self.hand_over.maybe_give_way()
+        self.changes.on_time()
+        self.hand_over.on_time()
 
     def _drop_silent_learners(self) -> None:
         node = self._node
         limit = node.now - node.timing.link_idle_us
-        for peer in [
-            peer for peer, each in self._peers.items() if each.learner and each.last_heard < limit
-        ]:
-            del self._peers[peer]
-            node.clocks.forget(peer)
+        silent = [peer for peer, each in self._peers.items() if each.last_heard < limit]
+        for peer in silent:
+            if not node.is_voter(peer):
+                del self._peers[peer]
+                node.clocks.forget(peer)
+                self.changes.on_silent(peer)
+                self.gate.look()
+                node.emit(MembersChanged())
+
+    def reaches(self, peer: NodeId) -> bool:
+        """It has answered lately."""
+        progress = self._peers.get(peer)
+        now, quorum_us = self._node.now, self._node.timing.quorum_us
+        return progress is not None and now - progress.last_heard <= quorum_us
+
+    def _look_who_is_reached(self) -> None:
+        """People and clients are shown who is not."""
+        missing = tuple([peer for peer in self._peers if not self.reaches(peer)])
+        if missing != self._missing:
+            self._missing = missing
+            self._node.emit(MembersChanged())
 
     # --- losing and giving away ---------------------------------------------------------------
 
@@ -426,8 +475,7 @@ class Leader:
             node.last_reprepare is not None
             and node.now - node.last_reprepare < node.timing.suspect_floor_us
         )
-        ordered = self._hand_over is not None and self._hand_over.ordered
-        if recently or ordered or not node.is_voter(source):
+        if recently or self.hand_over.ordered or source not in self._peers:
             return
         node.last_reprepare = node.now
         above = min(message.promised, Ballot(self.ballot.term + TERM_JUMP_MAX - 1, 0))
@@ -435,61 +483,32 @@ class Leader:
             f"{node.name_of(source)} was cut off after promising a later term", above=above
         )
 
+    @property
+    def handing_over(self) -> bool:
+        return self.hand_over.target is not None
+
     def transfer_to(self, target: NodeId | None) -> None:
         """Stop taking commands, let `target` catch up, order it to take over."""
-        node = self._node
-        if self._hand_over is not None:
-            return
-        if target is None:
-            target = self._best_successor()
-        if target is None or target not in node.other_voters():
-            node.tell("nobody to hand leadership over to", "warning")
-            return
-        node.tell(f"handing leadership over to {node.name_of(target)}")
-        self._hand_over = _HandOver(target, node.now + node.timing.transfer_us)
-        self._pursue_hand_over()
-
-    def _best_successor(self) -> NodeId | None:
-        """Who answered the last heartbeats before who did not, then who has most of the log."""
-        node = self._node
-        alive, recent = node.now - 2 * node.timing.heartbeat_us, node.now - node.timing.quorum_us
-        ranked = [
-            (self._peers[peer].last_heard > alive, self._peers[peer].verified, peer)
-            for peer in node.other_voters()
-            if self._peers[peer].last_heard > recent
-        ]
-        return max(ranked)[2] if ranked else None
-
-    def _maybe_give_way(self) -> None:
-        """With `preempt`: a higher id takes over, in order, once it has everything and is alive."""
-        node = self._node
-        if not node.preempt or self._hand_over is not None or not self.serving:
-            return
-        settled = node.now - self._leading_since > node.timing.suspect_ceiling_us
-        for peer in reversed(node.other_voters()):
-            progress = self._peers[peer]
-            alive = node.now - progress.last_heard < node.timing.suspect_floor_us
-            if peer > node.self_id and settled and alive and progress.mode is Mode.STREAM:
-                self._leading_since = node.now  # not again at once, should it not work out
-                self.transfer_to(peer)
-                return
-
-    def _pursue_hand_over(self) -> None:
-        node, hand_over = self._node, self._hand_over
-        if hand_over is None or self._queue:
-            return
-        progress = self._peers.get(hand_over.target)
-        if progress is None or progress.verified < node.log.last_index:
-            return
-        if node.now - hand_over.ordered_at >= node.timing.heartbeat_us:
-            hand_over.ordered = True
-            hand_over.ordered_at = node.now
-            node.send(hand_over.target, TransferOrder(self.ballot))
+        self.hand_over.begin(target)
 
     # --- what people see ----------------------------------------------------------------------
 
+    def name_of(self, peer: NodeId) -> str:
+        """A name for people, and for the voter set that `peer` is to be in."""
+        progress = self._peers.get(peer)
+        return progress.name if progress is not None and progress.name else self._node.name_of(peer)
+
+    def commit_of(self, peer: NodeId) -> int:
+        """Up to where `peer` said that it knows the log committed."""
+        return self._peers[peer].commit
+
     def progress_of(self, peer: NodeId) -> Progress | None:
         return self._peers.get(peer)
+
+    @property
+    def followers(self) -> ItemsView[NodeId, Progress]:
+        """Everybody whom it serves: the voters in every set in play, and learners."""
+        return self._peers.items()
 
     @property
     def peers(self) -> tuple[NodeId, ...]:

@@ -18,11 +18,10 @@ from distinv.wire.messages import VotersInPlay
 
 
 class Membership:
-    """Decodes each voter entry once, and looks at the log again only when its voters changed."""
+    """Looks at the log again only when its voters changed."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._decoded: dict[bytes, VoterSet] = {}
         self._seen: tuple[int, ...] | None = None
         """The log's voter indexes as they were when the following was read off it."""
         self._unknown_from = 0
@@ -30,19 +29,9 @@ class Membership:
         self._sets: tuple[tuple[NodeId, ...], ...] = ()
         self._voters: tuple[NodeId, ...] = ()
 
-    def _set_at(self, index: int) -> VoterSet:
-        position = self._log.position(index)
-        assert position is not None
-        found = self._decoded.get(position.hash)
-        if found is None:
-            body = self._log.body(index)
-            assert body is not None, "bodies of voter entries are never evicted"
-            found = self._decoded[position.hash] = decode_voters(body.payload)
-        return found
-
     def current(self) -> VoterSet | None:
         """The last set in the log, committed or not."""
-        return self._set_at(self._log.voter_indexes[-1]) if self._log.voter_indexes else None
+        return self._log.voters_at(self._log.voter_indexes[-1]) if self._log.voter_indexes else None
 
     def _indexes_in_play(self, commit: int) -> list[int]:
         indexes = self._log.voter_indexes
@@ -64,14 +53,16 @@ class Membership:
             return
         self._seen = seen
         self._unknown_from = min((index for index in seen if index > commit), default=1 << 64)
-        self._sets = tuple([self._set_at(index).ids for index in self._indexes_in_play(commit)])
+        self._sets = tuple(
+            [self._log.voters_at(index).ids for index in self._indexes_in_play(commit)]
+        )
         self._voters = members(self._sets)
 
     def describe(self, commit: int) -> tuple[VotersInPlay, ...]:
         """What a promise reports."""
         return tuple(
             VotersInPlay(
-                index, self._log.ballot_at(index), self._set_at(index).ids, index <= commit
+                index, self._log.ballot_at(index), self._log.voters_at(index).ids, index <= commit
             )
             for index in self._indexes_in_play(commit)
         )

@@ -1,8 +1,9 @@
 """One server's consensus, without I/O: `step(event, now) -> effects`.
 
 This file owns what every role shares (the promise, the log, the commit index) and all changes
-of role; what a role does is in `follower.py`, `candidate.py` and `leader.py`. Time is an int of
-microseconds handed in, chance an injected `random.Random`, durability an event fed back.
+of role; what a role does is in `follower.py`, `candidate.py` and `leader.py`, who gets an event
+or a message in `handlers.py`. Time is an int of microseconds handed in, chance an injected
+`random.Random`, durability an event fed back.
 
 Where it leaves the textbooks is said in docs/protocol.md: ballots with owners and promises that
 report positions (Viewstamped Replication Revisited, Liskov and Cowling 2012), the log rules of
@@ -11,44 +12,32 @@ Raft (Ongaro and Ousterhout 2014).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias
 
 from distinv.config import Limits, Timing
-from distinv.core import birth as birth_steps
 from distinv.core.birth import Birth
 from distinv.core.candidate import Candidate
 from distinv.core.clocks import Clocks
 from distinv.core.durability import Durability
 from distinv.core.elector import Elector
 from distinv.core.events import (
-    Applied,
-    BeaconSeen,
-    Born,
     Commit,
     Effect,
     EndTurn,
     Event,
     InvariantBroken,
     LeaderChanged,
-    LinkLost,
+    MembersChanged,
     NotAppended,
-    PeerRefused,
-    Persisted,
-    Read,
     ReadFailed,
-    Received,
     Send,
-    SendEntries,
     Standing,
-    Submit,
     Tell,
-    TimeReached,
-    Transfer,
 )
 from distinv.core.failure import FailureDetector, LocalHealth
 from distinv.core.follower import Follower
+from distinv.core.handlers import EVENTS
 from distinv.core.leader import Leader
 from distinv.core.log import Log
 from distinv.core.membership import Membership
@@ -57,45 +46,22 @@ from distinv.core.reads import ReadQuestions
 from distinv.election.api import Election
 from distinv.entry import (
     NO_BALLOT,
-    ORIGIN,
-    TERM_JUMP_MAX,
     Ballot,
     Entry,
     EntryKind,
     NodeId,
-    encode_voters,
-    make_entry,
 )
 from distinv.storage.api import (
-    BirthRecord,
     EntryRecord,
     IdentityRecord,
     PromiseRecord,
     Recovered,
     TruncateRecord,
 )
+from distinv.wire.frame import SPEAKS
 from distinv.wire.messages import (
-    Append,
-    AppendAck,
-    AppendMismatch,
-    BallotRefused,
-    BirthAnswer,
-    BirthOffer,
-    ElectionMessage,
-    Heartbeat,
-    HeartbeatAck,
-    Join,
     NominateHint,
-    Prepare,
-    PrepareRefused,
-    PreVote,
-    PreVoteReply,
     Promise,
-    Pull,
-    PullReply,
-    ReadIndex,
-    ReadIndexReply,
-    TransferOrder,
 )
 
 Role: TypeAlias = Follower | Candidate | Leader
@@ -123,7 +89,12 @@ class Node:
         random: Random,
         now: int,
         preempt: bool = False,
+        protocol: int = SPEAKS[1],
+        touched: bool = True,
+        joins: int = 0,
     ) -> None:
+        """`touched`: the store may hold something of clients. `joins`: a blank server knows
+        already which cluster it is going to join."""
         self.self_id = self_id
         self.server_name = server_name
         self.cluster_name = cluster_name
@@ -132,10 +103,16 @@ class Node:
         self.random = random
         self.now = now
         self.preempt = preempt
+        self.protocol = protocol
+        """The newest that this server speaks."""
+        self._abstains_from: int | None = None
+        """It was removed by order: a leader may give it a vote by order only, with a voter set
+        above this index. Nothing durable: who starts it again wants it back."""
         self.clock_offset_us = 0
         """Wall clock minus `now`; the driver sets it before a turn."""
 
-        self.log = Log(recovered.entries, cache_bytes=limits.log_cache_bytes)
+        self.log = Log(recovered.entries, cache_bytes=limits.log_cache_bytes, base=recovered.base)
+        self._touched = touched
         self.membership = Membership(self.log)
         self.durability = Durability(self.log.last_index)
         self.promised: Ballot = recovered.promised
@@ -147,7 +124,11 @@ class Node:
         """Invariant 8: never decreases, nothing at or below it is truncated. Entry 1 is
         committed by the birth contract before any log holds it."""
         self.applied = applied
-        self._commit_told = 0
+        self.commit_told = 0
+        if applied < self.log.base.index:
+            raise InvariantBroken(
+                f"the store is at {applied}, the journal begins after {self.log.base.index}"
+            )
         if applied > self.log.last_index:
             raise InvariantBroken(
                 f"the store is at {applied}, the journal ends at {self.log.last_index}"
@@ -166,6 +147,11 @@ class Node:
         """Own and others' campaigns since a leader was last heard."""
         self.quiet_until = now
         """Another campaign has its time, or the own one failed: none is begun before."""
+        self.turn_at: int | None = None
+        """When to campaign if nobody leads until then; None once somebody has led, or this node
+        has campaigned."""
+        self.passed_over = 0
+        """Others' campaigns that it has waited for since then."""
         self.forfeited = False
         """A campaign was left to a fresher server since a leader was last heard."""
         self.late_until = -timing.suspect_ceiling_us
@@ -179,12 +165,16 @@ class Node:
         self.last_reprepare: int | None = None
 
         self.birth: Birth | None = None
-        self._birth_ticket = 0
+        self.birth_ticket = 0
         """The write that makes what birth remembers durable."""
-        self._identity_ticket = 0
+        self.identity_ticket = 0
         if recovered.node is None:
             self.record(IdentityRecord(self_id, cluster_name))
-            self._identity_ticket = self.durability.open_ticket
+            self.identity_ticket = self.durability.open_ticket
+        if self.log.last.ballot > self.promised:
+            # A snapshot took the place of the store, and the crash came before what that implies
+            # was written as well.
+            self.raise_promise(self.log.last.ballot)
         if not self.log.last_index:
             self.birth = Birth(
                 self_id,
@@ -196,10 +186,11 @@ class Node:
                 limits=limits,
                 random=random,
                 now=now,
+                joins=joins,
             )
         else:
             self.elector.on_members(self.voters(), now)
-        self._last_heard: dict[NodeId, int] = {}
+        self.voters_heard: dict[NodeId, int] = {}
         """When each voter last said anything at all."""
         self.role = Follower(self)
 
@@ -209,7 +200,7 @@ class Node:
         """Take one event in; returns what is to be done, in order."""
         if now > self.now:
             self.now = now
-        _EVENTS[type(event)](self, event)
+        EVENTS[type(event)](self, event)
         if self.elector.was_called:
             self._heed_elector()
         out, self._out = self._out, []
@@ -232,7 +223,7 @@ class Node:
             return election if due is None else due
         return min(due, election)
 
-    def _due(self) -> int | None:
+    def own_deadline(self) -> int | None:
         """The same, but for the election: a plugin's times say nothing about this process."""
         return self.role.deadline() if self.birth is None else self.birth.deadline()
 
@@ -274,8 +265,22 @@ class Node:
         """Everybody in a set in play, ascending; this server may be among them."""
         return self.membership.voters(self.commit)
 
+    @property
+    def voters_index(self) -> int:
+        """Where the last voter set of the log stands, 0 before the first."""
+        return self.log.voter_indexes[-1] if self.log.voter_indexes else 0
+
     def other_voters(self) -> tuple[NodeId, ...]:
         return tuple(node for node in self.voters() if node != self.self_id)
+
+    @property
+    def touched(self) -> bool:
+        """This cluster may hold client commands: a server that says so goes on saying it."""
+        return self._touched or self.log.held_commands
+
+    def touch(self) -> None:
+        """Something of clients has come by a snapshot."""
+        self._touched = True
 
     def is_voter(self, node: NodeId) -> bool:
         return node in self.voters()
@@ -302,7 +307,7 @@ class Node:
         self.log.append(entry)
         self.record(EntryRecord(entry))
         if entry.kind == EntryKind.VOTERS:
-            self._tell_elector()
+            self.tell_elector()
 
     def adopt(self, previous: int, entries: tuple[Entry, ...]) -> None:
         """Take over verified entries behind `previous`, truncating only on a conflict."""
@@ -322,24 +327,54 @@ class Node:
         self.log.truncate(index)
         self.durability.truncated(index)
         self.record(TruncateRecord(index))
-        self._tell_elector()
+        self.tell_elector()
         self.tell(f"dropped uncommitted entries after {index}", "debug")
 
     def advance_commit(self, index: int) -> None:
         """`index` is committed; hand over what is durable here as well (invariant 7)."""
         if index > self.commit:
             self.commit = index
-            self._tell_elector()
+            self.tell_elector()
         usable = min(self.commit, self.durability.durable_index)
-        if usable > self._commit_told and usable > self.applied:
-            self._commit_told = usable
+        if usable > self.commit_told and usable > self.applied:
+            self.commit_told = usable
             self.emit(Commit(usable))
 
-    def _tell_elector(self) -> None:
+    def tell_elector(self) -> None:
         """The voters in play may be others: an entry came, was truncated, or is now committed."""
+        self._heed_promotion()
         voters = self.voters()
         if voters != self.elector.members:
             self.elector.on_members(voters, self.now)
+            self.emit(MembersChanged())
+
+    @property
+    def identified(self) -> bool:
+        """Its id is durable. Until then nobody may know it: one that vanishes in a crash would
+        keep its seat in a cluster proposed meanwhile."""
+        return self.identity_ticket <= self.durability.durable_ticket
+
+    def wants_log(self) -> bool:
+        """No leader sends it the log. It may be a voter by its own log, and have been voted out:
+        nobody tells it but a leader, and none has it on its list."""
+        return not self.hears_leader()
+
+    @property
+    def abstains(self) -> bool:
+        """It goes without a vote until it is promoted by order, or started again."""
+        return self._abstains_from is not None
+
+    def abstain(self, voters_index: int) -> None:
+        """It was removed by order, and no voter set up to this index gives it a vote."""
+        self._abstains_from = voters_index
+        self.tell("was removed by order: goes on as a replica, and takes no vote by itself")
+        self._heed_promotion()
+
+    def _heed_promotion(self) -> None:
+        given = self.voters_index
+        since = self._abstains_from
+        if since is not None and since < given <= self.commit and self.is_voter(self.self_id):
+            self._abstains_from = None
 
     @property
     def stalled(self) -> bool:
@@ -355,7 +390,7 @@ class Node:
     def hears_quorum(self) -> bool:
         """A majority of the voters is there, whether or not it has a leader."""
         since = self.now - self.timing.suspect_ceiling_us
-        heard = [node for node, at in self._last_heard.items() if at > since]
+        heard = [node for node, at in self.voters_heard.items() if at > since]
         return is_quorum(self.sets(), [self.self_id, *heard])
 
     # --- changes of role: all of them are here ------------------------------------------------
@@ -390,6 +425,7 @@ class Node:
         if self.leader is not None:
             self.leader = None
             self.emit(LeaderChanged(None, self.promised, False))
+        self.turn_at = None
         self.tell(f"starting an election: {why}")
         candidate = Candidate(self, ordered_by, above)
         self.role = candidate
@@ -411,9 +447,11 @@ class Node:
 
     def _leave_role(self, old: Role) -> None:
         """What waited for the old role is told that it waits in vain."""
-        queue = old.take_queue() if isinstance(old, Leader) else ()
-        if queue:
-            self.emit(NotAppended(queue, "no_leader"))
+        if isinstance(old, Leader):
+            old.changes.abandon()
+            queue = old.take_queue()
+            if queue:
+                self.emit(NotAppended(queue, "no_leader"))
         tickets = old.reads.abandon()
         if tickets:
             self.emit(ReadFailed(tickets, "no_leader"))
@@ -444,263 +482,6 @@ class Node:
             self.become_candidate(why)
             self._out.extend(self.elector.take_effects())
 
-    # --- events -------------------------------------------------------------------------------
-
-    def _on_received(self, event: Received) -> None:
-        handler = _MESSAGES.get(type(event.message))
-        if handler is not None and event.source != self.self_id:
-            if self.is_voter(event.source):
-                self._last_heard[event.source] = self.now
-            handler(self, event.source, event.message)
-
-    def _on_beacon(self, event: BeaconSeen) -> None:
-        beacon = event.beacon
-        if beacon.cluster_name != self.cluster_name or event.source == self.self_id:
-            return
-        if self.birth is not None:
-            self._do_birth(self.birth.on_beacon(event.source, beacon, self.now))
-        if beacon.cluster_id and beacon.leader == event.source and self.wants_log():
-            self.send(event.source, Join(self.server_name))
-
-    @property
-    def identified(self) -> bool:
-        """Its id is durable. Until then nobody may know it: one that vanishes in a crash would
-        keep its seat in a cluster proposed meanwhile."""
-        return self._identity_ticket <= self.durability.durable_ticket
-
-    def wants_log(self) -> bool:
-        """No voter (as far as its log tells), and no leader that sends it the log."""
-        return not self.is_voter(self.self_id) and not self.hears_leader()
-
-    def _on_persisted(self, event: Persisted) -> None:
-        before = self.durability.durable_index
-        for effect in self.durability.persisted(event.ticket, self.now):
-            self.emit(effect)
-        if self.birth is not None and self._birth_ticket <= self.durability.durable_ticket:
-            self._do_birth(self.birth.on_durable())
-        self.role.on_persisted(self.durability.durable_index > before)
-        self.advance_commit(self.commit)
-
-    def _on_applied(self, event: Applied) -> None:
-        self.applied = event.index
-        self.log.evict_bodies(event.index)
-        if isinstance(self.role, Leader):
-            self.role.maybe_serve()
-
-    def _on_submit(self, event: Submit) -> None:
-        if isinstance(self.role, Leader):
-            self.role.submit(event.command)
-        else:
-            self.emit(NotAppended((event.command,), "not_leader"))
-
-    def _on_read(self, event: Read) -> None:
-        self.role.read(event.ticket)
-
-    def _on_link_lost(self, event: LinkLost) -> None:
-        if isinstance(self.role, Leader):
-            self.role.on_link_lost(event.peer)
-
-    def _on_refused(self, event: PeerRefused) -> None:
-        if event.peer == self.leader and isinstance(self.role, Follower):
-            self.detector.refused_at = self.now
-
-    def _on_transfer(self, event: Transfer) -> None:
-        if isinstance(self.role, Leader):
-            self.role.transfer_to(event.target)
-
-    def _on_time(self, event: TimeReached) -> None:
-        due = self._due()
-        late_us = 0 if due is None else self.health.observe(due, self.now)
-        if late_us:
-            # This process slept: whoever seems silent may have spoken to nobody.
-            self.detector.excuse(late_us, self.now)
-            self.durability.excuse(late_us, self.now)
-            if self.now - self.late_until > self.timing.suspect_ceiling_us:
-                self.late_until = self.now + self.timing.heartbeat_us
-            self.role.excuse(late_us)
-        if self.birth is not None:
-            self._do_birth(self.birth.on_deadline(self.now))
-        else:
-            self.elector.on_deadline(self.now)
-        self.role.on_time()
-
-    def _on_end_turn(self, event: EndTurn) -> None:
-        self.role.end_turn()
-        write = self.durability.take_write(self.log.last_index, self.now)
-        if write is not None:
-            self.emit(write)
-
-    # --- birth --------------------------------------------------------------------------------
-
-    def _do_birth(self, actions: list[birth_steps.BirthAction]) -> None:
-        for action in actions:
-            if isinstance(action, birth_steps.Remember):
-                self.record(action.record)
-                self._birth_ticket = self.durability.open_ticket
-            elif isinstance(action, (birth_steps.Answer, birth_steps.Offer)):
-                self.hold(Send(action.to, action.message))
-            elif isinstance(action, birth_steps.Say):
-                self.tell(action.text, action.level)
-            else:
-                self._be_born(action.proposal)
-
-    def _be_born(self, proposal: Any) -> None:
-        """The cluster exists: its first entry is the proposal, the same on every server."""
-        names = ", ".join(voter.name for voter in proposal.voters)
-        self.tell(f"cluster {proposal.cluster_name!r} is born with the voters {names}")
-        self.append(make_entry(ORIGIN, NO_BALLOT, 0, EntryKind.VOTERS, encode_voters(proposal)))
-        self._settle_birth(proposal.cluster_id)
-        self.commit = 1
-        if isinstance(self.role, Follower) and self.leader is None:
-            self.role.call_election()  # nobody can have led yet, as far as this server knows
-
-    def _settle_birth(self, cluster_id: int) -> None:
-        self.birth = None
-        self.record(BirthRecord(None, ()))
-        self.emit(Born(cluster_id))
-
-    def _on_birth_offer(self, source: NodeId, message: BirthOffer) -> None:
-        if self.birth is not None:
-            self._do_birth(self.birth.on_offer(source, message.proposal, self.now))
-            return
-        # One that has not noticed. Who belongs to a cluster accepts no other proposal any more;
-        # the log that says so has to be durable first.
-        current, proposal = self.membership.current(), message.proposal
-        if current is not None and proposal.cluster_name == self.cluster_name:
-            same = proposal.cluster_id == current.cluster_id
-            self.hold(Send(source, BirthAnswer(proposal.cluster_id, same, None)))
-
-    def _on_birth_answer(self, source: NodeId, message: BirthAnswer) -> None:
-        if self.birth is not None:
-            self._do_birth(self.birth.on_answer(source, message, self.now))
-
-    # --- votes --------------------------------------------------------------------------------
-
-    def _on_pre_vote(self, source: NodeId, message: PreVote) -> None:
-        granted = not self.hears_leader()
-        leader = 0 if granted else self.leader or 0
-        self.send(source, PreVoteReply(message.number, granted, self.promised, leader))
-
-    def _acceptable(self, source: NodeId, ballot: Ballot) -> bool:
-        """Invariant 1: a ballot has one owner; and no term out of the blue.
-
-        One out of reach is approached by a step, which promises nothing to anybody: a server that
-        was away while the terms leapt, and every new one, would else be left behind for good.
-        """
-        if ballot.node != source:
-            return False
-        reach = self.promised.term + TERM_JUMP_MAX
-        if ballot.term > reach and not self.hears_leader():
-            self.raise_promise(Ballot(reach, 0))
-            self.become_follower(None, self.leader_ballot)
-        return ballot.term <= reach
-
-    def _on_prepare(self, source: NodeId, message: Prepare) -> None:
-        ballot = message.ballot
-        if not self._acceptable(source, ballot):
-            return
-        if ballot == self.promised:
-            # Repeated answers are identical; in office, a leader needs none.
-            if self.last_promise is not None and self.leader_ballot != ballot:
-                self.hold_for_promise(Send(source, self.last_promise))
-            return
-        sticky = (
-            self.hears_leader()
-            and source != self.leader
-            and (message.ordered_by == NO_BALLOT or message.ordered_by != self.leader_ballot)
-        )
-        if ballot < self.promised or sticky:
-            heard = self.leader if self.hears_leader() and self.leader is not None else 0
-            self.send(source, PrepareRefused(ballot, self.promised, heard))
-            return
-        self.raise_promise(ballot)
-        grace_us = self.patience_us(self.timing.campaign_us)
-        self.failed_campaigns += 1
-        self.quiet_until = self.now + grace_us
-        self.become_follower(None, ballot, grace_us)
-        self.last_promise = Promise(
-            ballot, self.log.last, self.commit, self.clock_us, self.membership.describe(self.commit)
-        )
-        self.hold(Send(source, self.last_promise))
-
-    def _refuse(self, source: NodeId, ballot: Ballot) -> None:
-        """Answer a leader whose ballot is below the promise."""
-        heard = self.leader if self.leader_ballot == self.promised and self.hears_leader() else None
-        self.send(source, BallotRefused(ballot, self.promised, heard or 0))
-
-    def _on_ballot_refused(self, source: NodeId, message: BallotRefused) -> None:
-        if message.ballot != self.promised or message.promised <= message.ballot:
-            return
-        self.role.on_ballot_refused(source, message)
-
-    # --- a leader speaks ----------------------------------------------------------------------
-
-    def _follow(self, source: NodeId, ballot: Ballot) -> Follower | None:
-        """Follow the leader of `ballot`; None when it is not to be followed."""
-        if not self._acceptable(source, ballot):
-            return None
-        if ballot < self.promised:
-            self._refuse(source, ballot)
-            return None
-        if ballot > self.promised:
-            self.raise_promise(ballot)
-        role = self.role
-        if not isinstance(role, Follower) or self.leader != source or self.leader_ballot != ballot:
-            self.become_follower(source, ballot)
-        self.detector.heard(self.now)
-        assert isinstance(self.role, Follower)
-        return self.role
-
-    def _on_heartbeat(self, source: NodeId, message: Heartbeat) -> None:
-        follower = self._follow(source, message.ballot)
-        if follower is not None:
-            follower.on_heartbeat(message)
-
-    def _on_append(self, source: NodeId, message: Append) -> None:
-        follower = self._follow(source, message.ballot)
-        if follower is not None:
-            follower.on_append(message)
-            if self.birth is not None and self.log.last_index:
-                current = self.membership.current()
-                assert current is not None
-                self._settle_birth(current.cluster_id)
-
-    def _on_pull(self, source: NodeId, message: Pull) -> None:
-        """Anybody who holds the log that is asked for may send it."""
-        until = self.log.position(message.until_index)
-        after = message.after
-        if until is None or until.ballot != message.until_ballot:
-            self.send(source, PullReply(message.ballot, after, (), False, 0))
-        elif not self.log.holds(after):
-            conflict = self.log.position(after.index) is not None
-            matches = self.log.guess_match(after.index - conflict, after.ballot)
-            self.send(source, PullReply(message.ballot, after, (), True, matches))
-        else:
-            self.emit(SendEntries(source, message.ballot, after, message.until_index, True))
-
-    # --- messages for one role only -----------------------------------------------------------
-
-    def _on_election(self, source: NodeId, message: ElectionMessage) -> None:
-        self.elector.on_message(source, message, self.now)
-
-    def _on_hint(self, source: NodeId, message: NominateHint) -> None:
-        if source == self.promised.node:
-            self.quiet_until = self.now  # it leaves its own campaign to this server
-        if self.is_voter(source) and self.may_campaign():
-            self.become_candidate(f"{self.name_of(source)} nominates this server")
-
-    def _for_follower(self, source: NodeId, message: Any) -> None:
-        if isinstance(self.role, Follower) and source == self.leader:
-            self.role.on_message(message)
-
-    def _for_candidate(self, source: NodeId, message: Any) -> None:
-        if isinstance(self.role, Candidate):
-            self.role.on_message(source, message)
-
-    def _for_leader(self, source: NodeId, message: Any) -> None:
-        if isinstance(self.role, Leader):
-            self.role.on_message(source, message)
-
     # --- what people and checkers see ---------------------------------------------------------
 
     @property
@@ -710,6 +491,11 @@ class Node:
         if isinstance(self.role, Leader):
             return Standing.LEADER
         return Standing.CANDIDATE if isinstance(self.role, Candidate) else Standing.FOLLOWER
+
+    @property
+    def cluster_protocol(self) -> int:
+        """While leading: the newest that every server of the cluster is known to speak."""
+        return self.role.gate.protocol if isinstance(self.role, Leader) else SPEAKS[0]
 
     @property
     def serving(self) -> bool:
@@ -727,50 +513,10 @@ class Node:
         role.check()
         if isinstance(role, Leader):
             assert self.leader == self.self_id
-        if self._checked > last:
-            self._checked = last
+        self._checked = max(log.base.index, min(self._checked, last))
         while self._checked < last:
             before, after = log.position(self._checked), log.position(self._checked + 1)
             assert before is not None
             assert after is not None
             assert before.ballot <= after.ballot, "ballots decrease along the log"
             self._checked += 1
-
-
-_EVENTS: dict[type, Callable[[Node, Any], None]] = {
-    Received: Node._on_received,
-    BeaconSeen: Node._on_beacon,
-    Persisted: Node._on_persisted,
-    Applied: Node._on_applied,
-    Submit: Node._on_submit,
-    Read: Node._on_read,
-    LinkLost: Node._on_link_lost,
-    PeerRefused: Node._on_refused,
-    Transfer: Node._on_transfer,
-    TimeReached: Node._on_time,
-    EndTurn: Node._on_end_turn,
-}
-
-_MESSAGES: dict[type, Callable[[Node, NodeId, Any], None]] = {
-    BirthOffer: Node._on_birth_offer,
-    BirthAnswer: Node._on_birth_answer,
-    ElectionMessage: Node._on_election,
-    NominateHint: Node._on_hint,
-    PreVote: Node._on_pre_vote,
-    Prepare: Node._on_prepare,
-    BallotRefused: Node._on_ballot_refused,
-    Heartbeat: Node._on_heartbeat,
-    Append: Node._on_append,
-    Pull: Node._on_pull,
-    ReadIndexReply: Node._for_follower,
-    TransferOrder: Node._for_follower,
-    PreVoteReply: Node._for_candidate,
-    Promise: Node._for_candidate,
-    PrepareRefused: Node._for_candidate,
-    PullReply: Node._for_candidate,
-    Join: Node._for_leader,
-    HeartbeatAck: Node._for_leader,
-    AppendAck: Node._for_leader,
-    AppendMismatch: Node._for_leader,
-    ReadIndex: Node._for_leader,
-}

@@ -22,7 +22,10 @@ class Discovery(Protocol):
         ...
 
     async def listen(self, deliver: Callable[[Datagram], None]) -> None:
-        """Hear announcements until cancelled. Returns at once when there is nothing to hear."""
+        """Hear announcements until cancelled. Returns at once when there is nothing to hear.
+
+        Called again after that: a server listens once before it takes part, and then for good.
+        """
         ...
 
     async def aclose(self) -> None: ...

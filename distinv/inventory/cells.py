@@ -18,8 +18,8 @@ DIGEST_MODULUS = 1 << 128
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def contribution(*row: object) -> int:
-    """What one row adds to the state digest.
+def contribution_of(row: tuple[object, ...]) -> int:
+    """What one row adds to the state digest; the name of its table is the first value.
 
     The digest is the sum of the hashes of all rows (Bellare and Micciancio, 1997: AdHash), so
     it follows single changes whatever their order. It tells stores apart that went astray, not
@@ -28,30 +28,31 @@ def contribution(*row: object) -> int:
     return int.from_bytes(blake2b(_encode(row), digest_size=16).digest(), "little")
 
 
-class ItemCell:
-    __slots__ = (
-        "attributes",
-        "contribution",
-        "discontinued",
-        "live",
-        "name",
-        "scale",
-        "sku",
-        "unit",
-        "version",
-    )
+def contribution(*row: object) -> int:
+    """The same, for values one by one."""
+    return contribution_of(row)
 
-    def __init__(self, sku: str) -> None:
-        self.sku = sku
-        self.name = ""
-        self.unit = "each"
-        self.scale = 0
-        self.attributes: dict[str, AttributeValue] = {}
-        self.discontinued = False
-        self.version = 0
-        self.live = True
-        """False once the item is deleted: levels that refer to it look it up anew."""
-        self.contribution = 0
+
+NO_ATTRIBUTES: dict[str, AttributeValue] = {}
+"""Of most items. Nobody changes the attributes of a cell: they are exchanged as a whole."""
+
+
+class _Cell(msgspec.Struct, gc=False, eq=False):
+    """There are so many that a collector of garbage that went through them stopped the loop for a
+    fifth of a second; no cell leads back to itself."""
+
+
+class ItemCell(_Cell):
+    sku: str
+    name: str = ""
+    unit: str = "each"
+    scale: int = 0
+    attributes: dict[str, AttributeValue] = msgspec.field(default_factory=lambda: NO_ATTRIBUTES)
+    discontinued: bool = False
+    version: int = 0
+    live: bool = True
+    """False once the item is deleted: levels that refer to it look it up anew."""
+    contribution: int = 0
 
     def row(self) -> ItemRow:
         return ItemRow(
@@ -65,46 +66,30 @@ class ItemCell:
         )
 
 
-class PlaceCell:
-    __slots__ = ("contribution", "live", "name", "sellable", "stocked", "version")
-
-    def __init__(self, name: str, sellable: bool, version: int, stocked: int = 0) -> None:
-        self.name = name
-        self.sellable = sellable
-        self.version = version
-        self.stocked = stocked
-        """How many levels here have something on hand."""
-        self.live = True
-        self.contribution = 0
+class PlaceCell(_Cell):
+    name: str
+    sellable: bool
+    version: int
+    stocked: int = 0
+    """How many levels here have something on hand."""
+    live: bool = True
+    contribution: int = 0
 
     def row(self) -> LocationRow:
         return LocationRow(self.name, self.sellable, self.version)
 
 
-class LevelCell:
-    __slots__ = (
-        "chain",
-        "committed",
-        "contribution",
-        "dirty",
-        "item",
-        "on_hand",
-        "place",
-        "reserved",
-        "version",
-    )
-
-    def __init__(self, item: ItemCell, place: PlaceCell) -> None:
-        self.item = item
-        self.place = place
-        self.on_hand = 0
-        self.reserved = 0
-        self.committed = 0
-        self.version = 0
-        self.chain = 0
-        """The seq of the last ledger line of this level, where its history is read from."""
-        self.dirty = False
-        self.contribution = 0
+class LevelCell(_Cell):
+    item: ItemCell
+    place: PlaceCell
+    on_hand: int = 0
+    reserved: int = 0
+    committed: int = 0
+    version: int = 0
+    chain: int = 0
+    """The seq of the last ledger line of this level, where its history is read from."""
+    dirty: bool = False
+    contribution: int = 0
 
     @property
     def available(self) -> int:

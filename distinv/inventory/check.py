@@ -8,9 +8,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
+import msgspec
+
 from distinv.config import Limits
-from distinv.inventory.cells import DIGEST_MODULUS, contribution
+from distinv.core.sessions import SessionTable
+from distinv.inventory.cells import DIGEST_MODULUS, contribution_of
 from distinv.inventory.history import Kind, Record, read_records
+from distinv.inventory.rules import LIMITS
+from distinv.inventory.schema import StoreState
+from distinv.inventory.session_rows import SessionRows
+from distinv.inventory.tables import decode_attributes
 
 Key = tuple[str, str]
 
@@ -24,6 +31,74 @@ def problems(database: sqlite3.Connection, seq: int, digest_sum: int, limits: Li
         *_place_problems(database),
         *_digest_problems(database, digest_sum),
     ]
+
+
+def copy_problems(database: sqlite3.Connection, state: StoreState) -> Iterator[str]:
+    """What is wrong with a copied store: its rows do not add up to what its state says.
+
+    Unlike `problems` it does not replay the ledger, which may be many times as large as the
+    stock; that the file is whole and sound is checked elsewhere. Whoever made it may have meant
+    ill: what passes here can be opened, and worked on.
+    """
+    yield from _digest_problems(database, int.from_bytes(state.digest_sum, "big"))
+    yield from _form_problems(database, state)
+    (keys,) = database.execute("SELECT count(*) FROM keys").fetchone()
+    if keys != state.keys:
+        yield f"there are {keys} keys, the state says {state.keys}"
+    (last,) = database.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()
+    if last > state.seq:
+        yield f"the ledger has seq {last}, the state says {state.seq}"
+
+
+def _form_problems(database: sqlite3.Connection, state: StoreState) -> Iterator[str]:
+    """SQLite keeps any kind of value in any column; and nobody can go on behind the last number."""
+    numbers = (state.index, state.seq, state.keys, state.voters_index)
+    if min(numbers) < 0 or max(numbers) > ROOM or state.voters_index > state.index:
+        yield "its position is out of range"
+    if not 0 <= state.time_us <= COUNT_MAX:
+        yield "its time is out of range"
+    for table, wrong in _WRONG.items():
+        if database.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone() is not None:
+            yield f"a row of {table} holds what it cannot"
+    try:
+        some = database.execute("SELECT attributes FROM items WHERE attributes <> x'80'")
+        for (attributes,) in some:
+            decode_attributes(attributes)
+        SessionTable(LIMITS, SessionRows(database).read())
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        yield f"a row of sessions, or the attributes of an item, cannot be read: {error}"
+
+
+def _is_not(kind: str, *columns: str) -> str:
+    return " OR ".join(f"typeof({column}) <> '{kind}'" for column in columns)
+
+
+def _is_no_count(*columns: str) -> str:
+    return f"{_is_not('integer', *columns)} OR " + " OR ".join(
+        f"{column} < 0 OR {column} > {COUNT_MAX}" for column in columns
+    )
+
+
+ROOM = 1 << 50
+"""Above it the id of a session would not fit its 63 bits; no log comes near."""
+COUNT_MAX = 1 << 62
+"""Of seqs, versions, times: they can still be counted up."""
+_WRONG = {
+    "items": f"{_is_not('text', 'sku', 'name', 'unit')} OR {_is_not('blob', 'attributes')}"
+    f" OR {_is_no_count('scale', 'discontinued', 'version')} OR scale > {LIMITS.scale_max}",
+    "locations": f"{_is_not('text', 'name')} OR {_is_no_count('sellable', 'version', 'stocked')}",
+    "levels": f"{_is_not('text', 'sku', 'location')}"
+    f" OR {_is_not('integer', 'on_hand', 'reserved', 'committed')}"
+    " OR min(on_hand, reserved, committed) < 0 OR reserved > on_hand - committed"
+    f" OR {_is_no_count('version', 'chain')}",
+    "ledger": f"{_is_not('text', 'actor')} OR {_is_not('blob', 'body')}"
+    f" OR {_is_no_count('seq', 'time_us')}",
+    "ledger_references": f"{_is_not('text', 'reference')} OR {_is_no_count('seq')}",
+    "keys": f"{_is_not('text', 'key')} OR {_is_not('blob', 'hash')}"
+    f" OR {_is_no_count('seq', 'time_us')}",
+    "sessions": f"{_is_not('blob', 'body')} OR {_is_no_count('id')}",
+}
+"""What no row of a table may be, as SQL."""
 
 
 def _level_problems(database: sqlite3.Connection, limits: Limits) -> Iterator[str]:
@@ -125,7 +200,7 @@ def _digest_problems(database: sqlite3.Connection, digest_sum: int) -> Iterator[
     )
     total = 0
     for label, table in tables:
-        for row in database.execute(f"SELECT * FROM {table}"):
-            total += contribution(label, *row)
+        for row in database.execute(f"SELECT '{label}', * FROM {table}"):
+            total += contribution_of(row)
     if total % DIGEST_MODULUS != digest_sum:
         yield "the state digest does not match the rows"

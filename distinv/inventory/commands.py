@@ -138,11 +138,32 @@ Operation: TypeAlias = (
 )
 
 
+OPERATION_SINCE: dict[type[Operation], int] = {
+    PutItem: 1,
+    DeleteItem: 1,
+    PutLocation: 1,
+    DeleteLocation: 1,
+    Receive: 1,
+    Ship: 1,
+    Adjust: 1,
+    SetOnHand: 1,
+    Transfer: 1,
+}
+"""The protocol since which each exists, for ever. A leader takes none before all servers are known
+to speak that; a server that meets one that is not here stops, and has to be upgraded. An operation
+that gets another field, or another meaning, becomes another operation."""
+
+
 class Command(Row, frozen=True):
     """The envelope. With a `key` it takes effect once, however often it is sent."""
 
     operations: tuple[Operation, ...]
     key: str = ""
+
+    @property
+    def protocol(self) -> int:
+        """The oldest in which it can be carried out."""
+        return max([OPERATION_SINCE[type(each)] for each in self.operations])
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -272,6 +293,20 @@ def decode_command_untrusted(data: bytes, limits: Limits = LIMITS) -> Command:
     if len(data) <= _SMALL_BYTES:
         return _decode_small_untrusted(data, limits)
     return _decode_untrusted(data, limits)
+
+
+def is_of_later_release(data: bytes) -> bool:
+    """Whether these bytes, which are no command, are well-formed all the same.
+
+    Then they are none of this release. Other bytes are a command in none.
+    """
+    try:
+        _command_decoder.decode(data)
+    except msgspec.ValidationError:
+        return True
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    return False
 
 
 @lru_cache(maxsize=1_024)

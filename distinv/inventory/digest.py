@@ -6,20 +6,23 @@ the sorted list of `[sku, on_hand]`, summed over locations, for every sum that i
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from hashlib import sha256
-from itertools import groupby
+from itertools import groupby, islice
+from json.encoder import encode_basestring_ascii as quote
 from operator import itemgetter
+
+_AT_ONCE = 1_000
+"""Rows to a piece: a million of them take a second, and not three."""
 
 
 def digest_of(stock: Iterable[tuple[str, int]]) -> str:
     """The digest of (sku, on_hand) pairs in the order of skus, without zeros."""
-    digest = sha256(b"[")
-    separator = ""
-    for sku, on_hand in stock:
-        digest.update(f"{separator}{json.dumps([sku, on_hand])}".encode())
+    digest, separator = sha256(b"["), ""
+    rows = iter(stock)
+    while piece := [f"[{quote(sku)}, {on_hand}]" for sku, on_hand in islice(rows, _AT_ONCE)]:
+        digest.update(f"{separator}{', '.join(piece)}".encode())
         separator = ", "
     digest.update(b"]")
     return digest.hexdigest()[:16]

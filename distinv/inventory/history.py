@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import msgspec
 
+from distinv.errors import StorageError
 from distinv.inventory.commands import About, Accepted, ItemRow, LevelRow, LocationRow, Row
 from distinv.inventory.queries import LedgerRow
 
@@ -96,7 +97,10 @@ def read_records(
 
 def _record(row: tuple[int, int, str, bytes]) -> Record:
     seq, time_us, actor, body = row
-    return Record(seq, time_us, actor, _decode_effects(body))
+    try:
+        return Record(seq, time_us, actor, _decode_effects(body))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StorageError(f"The ledger's row of seq {seq} is damaged: {error}.") from error
 
 
 def accepted_again(record: Record) -> Accepted:

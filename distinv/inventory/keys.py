@@ -113,7 +113,7 @@ class KeyTable:
         self._oldest_us = now_us
 
     def expire(self, now_us: int) -> None:
-        """Forget keys that are due, at most `Limits.keys_forgotten`. Wants an open transaction."""
+        """Forget keys that are due, at most `Limits.keys_forgotten`."""
         if self._oldest_us is None or not self._is_due(self._oldest_us, now_us):
             return
         self.write()
@@ -129,7 +129,9 @@ class KeyTable:
         self._oldest_us = self._read_oldest()
 
     def write(self) -> None:
-        """Put the new keys into the open transaction."""
+        """Put the new keys into the open transaction, or begin one: others write behind this."""
+        if not self._database.in_transaction:
+            self._database.execute("BEGIN IMMEDIATE")
         if self._new:
             rows = sorted(self._new.values())
             self._database.executemany("INSERT INTO keys VALUES (?, ?, ?, ?)", rows)

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from distinv.config import Limits
+from distinv.errors import StorageError
 from distinv.inventory.history import Record, ledger_rows, read_record, read_records
 from distinv.inventory.queries import AskLedger, LedgerPage, LedgerRow
 
@@ -156,7 +157,8 @@ class _Chain:
             if seq < first:
                 return
             record = read_record(self._database, seq)
-            assert record is not None, f"a chain leads to seq {seq}, which is not there"
+            if record is None:
+                raise StorageError(f"The ledger is damaged: a chain leads to seq {seq}.")
             self._step(record)
             if seq <= last:
                 yield record
@@ -182,6 +184,8 @@ class _Chain:
         for place, seq in list(self._heads.items()):
             if seq == record.seq:
                 previous = self._previous(record, place)
+                if previous is not None and previous >= seq:
+                    raise StorageError(f"The ledger is damaged: a chain ends in a ring at {seq}.")
                 if previous:
                     self._heads[place] = previous
                 else:

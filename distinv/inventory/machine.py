@@ -12,17 +12,33 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import blake2b
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import msgspec
 
 from distinv.config import Limits
-from distinv.core.sessions import Admission, SessionTable, decode_session, encode_session
-from distinv.entry import NO_BALLOT, NO_HASH, Ballot, Entry, EntryKind, Position
-from distinv.errors import IdempotencyKeyReused, InvalidRequest, StorageError, TooManyKeys
-from distinv.inventory.cells import DIGEST_MODULUS, contribution
+from distinv.core.sessions import Admission, SessionTable
+from distinv.entry import (
+    Ballot,
+    Entry,
+    EntryKind,
+    Position,
+    SnapshotHead,
+    VoterSet,
+    decode_voters,
+)
+from distinv.errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    StorageError,
+    TooManyKeys,
+    TooManyLines,
+    UpgradeNeeded,
+)
+from distinv.inventory.cells import DIGEST_MODULUS
 from distinv.inventory.check import problems
 from distinv.inventory.commands import (
     Accepted,
@@ -36,8 +52,10 @@ from distinv.inventory.commands import (
     decode_command_untrusted,
     decode_outcome,
     encode_outcome,
+    is_of_later_release,
 )
 from distinv.inventory.digest import digest_of, stock_by_sku
+from distinv.inventory.file import StoreFile
 from distinv.inventory.history import accepted_again, read_record
 from distinv.inventory.keys import KeyRow, KeyTable, payload_hash
 from distinv.inventory.operations import Refusal, Work
@@ -51,7 +69,14 @@ from distinv.inventory.queries import (
 )
 from distinv.inventory.reading import Reader
 from distinv.inventory.rules import LIMITS
-from distinv.inventory.schema import MEMORY, FileLock, open_database, open_reader
+from distinv.inventory.schema import MEMORY, StoreState, open_database, open_reader, read_state
+from distinv.inventory.session_rows import SessionRows
+from distinv.inventory.snapshot import (
+    Snapshot,
+    load_snapshot,
+    snapshot_of,
+    write_snapshot,
+)
 from distinv.inventory.tables import Tables
 from distinv.model import Digest
 from distinv.wire.messages import (
@@ -77,21 +102,7 @@ class Applied(NamedTuple):
     """opened, result, expired, gap, closed, or dropped: a duplicate without its result."""
 
 
-class StoreState(msgspec.Struct, frozen=True, array_like=True):
-    """The row that says how far the store has come."""
-
-    index: int
-    ballot: Ballot
-    hash: bytes
-    time_us: int
-    seq: int
-    keys: int
-    digest_sum: bytes
-
-
-_BLANK = StoreState(0, NO_BALLOT, NO_HASH, 0, 0, 0, bytes(16))
 _encode = msgspec.msgpack.Encoder().encode
-_decode_state = msgspec.msgpack.Decoder(StoreState).decode
 _DIGEST_QUESTION = encode_query(AskDigest())
 
 
@@ -112,9 +123,17 @@ class StateMachine:
         """The very object by which commands are checked as they come: what was read then is found
         again without comparing sixty numbers."""
         self._failed = False
-        self._lock = None if path == MEMORY else FileLock(path)
+        self._changed = False
+        """Something was applied since the last flush. The transaction begins only when it is
+        written: while none is open SQLite can begin its write-ahead log anew."""
+        self._changes_checkpointed = 0
+        self._digest: Digest | None = None
+        """The last that was computed: while nothing changes, it holds."""
+        self._file = None if path == MEMORY else StoreFile(path)
         try:
             self._database = open_database(path, durable=durable)
+            if self._file is not None:
+                self._file.watch()
             with self._guard():
                 self._load()
         except BaseException:
@@ -123,29 +142,42 @@ class StateMachine:
 
     def _load(self) -> None:
         database, limits = self._database, self.limits
-        row = database.execute("SELECT body FROM state").fetchone()
-        state = _BLANK if row is None else _decode_state(row[0])
-        self.position = Position(state.index, state.ballot, state.hash)
+        state = read_state(database)
+        self.position = state.position
+        self._voters = (state.voters_index, state.voters_ballot, state.voters)
         self.time_us = state.time_us
         self.seq = state.seq
         self._tables = Tables(database, limits, int.from_bytes(state.digest_sum, "big"))
         self._keys = KeyTable(database, limits, state.keys)
-        rows = database.execute("SELECT id, body FROM sessions")
-        self._sessions = SessionTable(limits, (decode_session(*row) for row in rows))
-        self._session_contributions = {
-            session: contribution("session", session, body)
-            for session, body in database.execute("SELECT id, body FROM sessions")
-        }
+        self._session_rows = SessionRows(database)
+        self._sessions = SessionTable(limits, self._session_rows.read())
         self._reader = Reader(self._tables, self._keys, self._sessions, limits)
+
+    @classmethod
+    def from_snapshot(cls, data: bytes, head: SnapshotHead, limits: Limits | None = None) -> Self:
+        """A machine in memory that goes on where a snapshot ends.
+
+        Raises StorageError when the bytes are not what `head` says, or not sound.
+        """
+        with closing(load_snapshot(data, head)) as snapshot:
+            machine = cls(MEMORY, limits)
+            with machine._guard():
+                snapshot.backup(machine._database)  # a database that was deserialized stays small
+                machine._load()
+        return machine
 
     # --- the log ------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> list[Applied]:
-        """Apply the next entry of the log. Raises StorageError when it is not the next."""
+        """Apply the next entry of the log.
+
+        Raises StorageError when it is not the next, UpgradeNeeded when it holds a command of a
+        later release.
+        """
         if entry.index != self.position.index + 1:
             raise StorageError(f"Entry {entry.index} does not follow {self.position.index}.")
         with self._guard():
-            self._tables.begin()
+            self._changed = True
             if entry.time_us and not self.time_us:
                 self._sessions.start_clock(entry.time_us)
                 self._keys.start_clock(entry.time_us)
@@ -157,8 +189,43 @@ class StateMachine:
                 for offset, command in enumerate(_commands_of(entry)):
                     stamp = session_id(entry.index, offset)
                     applied.append(self._apply_log_command(command, stamp))
+            elif entry.kind == EntryKind.VOTERS:
+                self._apply_voters(entry)
             self.position = entry.position
             return applied
+
+    def _apply_voters(self, entry: Entry) -> None:
+        """A payload that cannot be read changes nothing, on every server alike."""
+        try:
+            self._voters = entry.index, entry.ballot, decode_voters(entry.payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+
+    @property
+    def voters(self) -> tuple[int, Ballot, VoterSet] | None:
+        """The voter set in force at `position`: index and ballot of its entry, and the set.
+
+        None: none was set, or the file was written before voters were kept (`learn_voters`).
+        """
+        index, ballot, voters = self._voters
+        return None if voters is None else (index, ballot, voters)
+
+    def learn_voters(self, index: int, ballot: Ballot, voters: VoterSet) -> None:
+        """Tell a store from before voters were kept which set is in force at `position`.
+
+        Whoever opens it finds the set in the log. `index` is at or below the position.
+        """
+        assert self.voters is None, "the voters are known"
+        assert index <= self.position.index, "not in force yet"
+        with self._guard():
+            self._changed = True
+            self._voters = index, ballot, voters
+
+    def begin_cluster(self, voters: VoterSet) -> None:
+        """From here on this state belongs to another cluster, which begins with it."""
+        with self._guard():
+            self._changed = True
+            self._voters = self.position.index, self.position.ballot, voters
 
     def _apply_log_command(self, command: LogCommand, stamp: int) -> Applied:
         if isinstance(command, SessionCommand):
@@ -196,6 +263,8 @@ class StateMachine:
         try:
             command = decode_command_untrusted(data, self._command_limits)
         except InvalidRequest as error:
+            if not isinstance(error, TooManyLines) and is_of_later_release(data):
+                raise _upgrade_needed(self.position.index + 1) from None
             return self._refused(error.code, str(error))
         return self._execute(command, actor)
 
@@ -224,7 +293,8 @@ class StateMachine:
             )
         self._tables.write()
         record = read_record(self._database, known.seq)
-        assert record is not None, f"the key {key!r} names seq {known.seq}, which is not there"
+        if record is None:
+            raise StorageError(f"The store is damaged: the key {key!r} leads to no ledger row.")
         return accepted_again(record)
 
     def _apply_operations(self, command: Command, actor: str) -> Accepted | Refused:
@@ -291,6 +361,11 @@ class StateMachine:
     def session_count(self) -> int:
         return len(self._sessions)
 
+    @property
+    def touched(self) -> bool:
+        """Clients have left something in it: a command, or a session."""
+        return self.seq > 0 or len(self._sessions) > 0
+
     # --- reading ------------------------------------------------------------------------------
 
     def query(self, data: bytes) -> bytes:
@@ -312,8 +387,10 @@ class StateMachine:
     def digest(self) -> Digest:
         """The inventory digest. Reads all levels: see `digest_reader` for a large store."""
         with self._guard():
-            self._tables.write()
-            return Digest(self.seq, digest_of(stock_by_sku(self._database)))
+            if self._digest is None or self._digest.seq != self.seq:
+                self._tables.write()
+                self._digest = Digest(self.seq, digest_of(stock_by_sku(self._database)))
+        return self._digest
 
     def digest_reader(self) -> Callable[[], Digest]:
         """Flush, and return what computes the inventory digest in a thread of its own.
@@ -321,12 +398,17 @@ class StateMachine:
         It reads on a second connection, at the state it finds, which is this one or a later
         one. For a store in memory it is computed here and now.
         """
-        if self.path == MEMORY:
+        file, known = self._file, self._digest
+        if file is None or (known is not None and known.seq == self.seq):
             digest = self.digest()
             return lambda: digest
         self.flush()
-        path = self.path
-        return lambda: _read_digest(path)
+
+        def read() -> Digest:
+            self._digest = digest = _read_digest(file)
+            return digest
+
+        return read
 
     def takes_long(self, data: bytes) -> bool:
         """Whether an encoded question reads the whole store: then ask `long_reader`."""
@@ -345,10 +427,13 @@ class StateMachine:
     def state_digest(self) -> str:
         """What servers compare at equal positions: 32 hex digits.
 
-        Covers catalogue, levels, sessions and keys, and the place in the order.
+        Covers catalogue, levels, sessions and keys, and the place in the order. Not the voters:
+        nothing is computed from them, the hash of the position already proves them, and a file
+        from before they were kept (or a server that does not keep them yet) holds the same stock.
         """
         with self._guard():
-            self._write()
+            if self._changed or not self.position.index:
+                self._write()  # what is written still counts when nothing was applied since
         place = _encode((self.position.index, self.time_us, self.seq, self._keys.count))
         total = self._tables.digest_sum.to_bytes(16, "big")
         return blake2b(total + place, digest_size=16).hexdigest()
@@ -365,10 +450,61 @@ class StateMachine:
     def flush(self) -> None:
         """End the transaction: everything applied so far, and its place in the log, together."""
         with self._guard():
-            if self._database.in_transaction:
+            if self._changed or self._database.in_transaction:
                 self._write()
                 self._tables.trim()
                 self._database.execute("COMMIT")
+                self._changed = False
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """So much was written since the last `checkpointer` that it is time for the next."""
+        written = self._database.total_changes - self._changes_checkpointed
+        return self._file is not None and written >= self.limits.store_checkpoint_rows
+
+    def checkpointer(self) -> Callable[[], Position]:
+        """Flush, and return what makes it durable in the database file itself, in a thread.
+
+        It answers the position that the file holds durably without its write-ahead log: this
+        one, or an older one (at first `ORIGIN`) while others read an older state. The log behind
+        that position is not needed any more. After a StorageError the machine refuses every
+        further call. In memory everything applied counts.
+        """
+        self.flush()
+        self._changes_checkpointed = self._database.total_changes
+        file, position = self._file, self.position
+        if file is None:
+            return lambda: position
+
+        def checkpoint() -> Position:
+            try:
+                return file.checkpoint(position)
+            except StorageError:
+                self._failed = True
+                raise
+
+        return checkpoint
+
+    def snapshot_writer(self, path: Path) -> Callable[[], Snapshot]:
+        """Flush, and return what makes a snapshot in a thread, of this state or a later one.
+
+        It is written to `path`, which appears when it is whole (meanwhile `<path>.part`), and is
+        there to be given away: nothing is synced. In
+        memory nothing is written, and the state is this one. Calling it raises StorageError when
+        it cannot be written, or no voters are known; the machine goes on all the same.
+        """
+        self.flush()
+        file = self._file
+        if file is None:
+            with self._guard():
+                data, state = self._database.serialize(), read_state(self._database)
+            return lambda: snapshot_of(data, state)
+
+        def write() -> Snapshot:
+            with file.in_use():
+                return write_snapshot(file.path, path, durable=False)
+
+        return write
 
     def close(self) -> None:
         """Flush and close. Closing twice is allowed."""
@@ -386,10 +522,11 @@ class StateMachine:
 
     def _write(self) -> None:
         tables, keys = self._tables, self._keys
+        tables.begin()
         tables.write()
         keys.write()
-        self._write_sessions()
-        tables.digest_sum = (tables.digest_sum + keys.digest_change) % DIGEST_MODULUS
+        change = keys.digest_change + self._session_rows.write(self._sessions.take_changed())
+        tables.digest_sum = (tables.digest_sum + change) % DIGEST_MODULUS
         keys.digest_change = 0
         state = StoreState(
             *self.position,
@@ -397,26 +534,9 @@ class StateMachine:
             self.seq,
             keys.count,
             tables.digest_sum.to_bytes(16, "big"),
+            *self._voters,
         )
         self._database.execute("REPLACE INTO state VALUES (1, ?)", (_encode(state),))
-
-    def _write_sessions(self) -> None:
-        contributions, change = self._session_contributions, 0
-        put, gone = [], []
-        for session, state in self._sessions.take_changed():
-            change -= contributions.pop(session, 0)
-            if state is None:
-                gone.append((session,))
-                continue
-            body = encode_session(state)
-            contributions[session] = contribution("session", session, body)
-            change += contributions[session]
-            put.append((session, body))
-        if gone:
-            self._database.executemany("DELETE FROM sessions WHERE id = ?", gone)
-        if put:
-            self._database.executemany("REPLACE INTO sessions VALUES (?, ?)", put)
-        self._tables.digest_sum = (self._tables.digest_sum + change) % DIGEST_MODULUS
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -437,9 +557,8 @@ class StateMachine:
         database = getattr(self, "_database", None)
         if database is not None:
             database.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._file is not None:
+            self._file.close()
 
 
 def _short(outcome: Outcome) -> bytes:
@@ -453,21 +572,30 @@ def _short(outcome: Outcome) -> bytes:
 
 
 def _commands_of(entry: Entry) -> tuple[LogCommand, ...]:
-    """The commands of an entry; one that cannot be read has none, on every server alike."""
+    """The commands of an entry; one that is no batch has none, on every server alike.
+
+    Raises UpgradeNeeded for well-formed ones of a kind that is not known here: others carry them
+    out, so they must not be passed over.
+    """
     try:
         return decode_batch(entry.payload)
+    except msgspec.ValidationError:
+        raise _upgrade_needed(entry.index) from None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return ()
 
 
-def _read_digest(path: str) -> Digest:
-    database = open_reader(path)
-    try:
-        database.execute("BEGIN")
-        row = database.execute("SELECT body FROM state").fetchone()
-        state = _BLANK if row is None else _decode_state(row[0])
-        return Digest(state.seq, digest_of(stock_by_sku(database)))
-    except sqlite3.Error as error:
-        raise StorageError(f"The store {path} cannot be read: {error}.") from error
-    finally:
-        database.close()
+def _upgrade_needed(index: int) -> UpgradeNeeded:
+    return UpgradeNeeded(
+        f"entry {index} holds a command that this release does not know: the cluster runs a later "
+        "one; upgrade this server"
+    )
+
+
+def _read_digest(file: StoreFile) -> Digest:
+    with file.in_use(), closing(open_reader(file.path)) as database:
+        try:
+            database.execute("BEGIN")
+            return Digest(read_state(database).seq, digest_of(stock_by_sku(database)))
+        except sqlite3.Error as error:
+            raise StorageError(f"The store {file.path} cannot be read: {error}.") from error

@@ -1,24 +1,28 @@
-"""The store's file: its tables, and opening it safely.
+"""The store's tables, the row that says how far it has come, and opening it safely.
 
-One writer holds the file, proved by a lock on a file beside it: the store keeps levels in
-memory, so a second writer would not be seen. Readers in other threads use connections of their
-own (`open_reader`).
+One writer holds the file (`distinv.inventory.file`): the store keeps levels in memory, so a
+second writer would not be seen. Readers in other threads use connections of their own
+(`open_reader`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from functools import cache
-from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
+
+from distinv.entry import NO_BALLOT, NO_HASH, Ballot, Position, VoterSet
 from distinv.errors import StorageError
 
 MEMORY = ":memory:"
 APPLICATION_ID = 0x64496E76
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: the state's row remembers the voters. A program that reads 1 would drop them."""
+OLDEST_READ = 1
+"""Opening a file of this version makes it one of `SCHEMA_VERSION`: its rows need no change."""
 
 _TABLES = """
 CREATE TABLE state (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
@@ -48,8 +52,51 @@ CREATE UNIQUE INDEX keys_by_seq ON keys (seq);
 CREATE TABLE sessions (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """
 
+_CREATE = (
+    f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; {_TABLES}"
+)
+
 WAL_AUTOCHECKPOINT_PAGES = 8_000
+"""Of a store by itself: 32 MB, whoever commits then waits for about a tenth of a second."""
+WAL_PAGES_MAX = 64_000
+"""Of a store that has its log copied by `StateMachine.checkpointer`, should nobody do that."""
 CACHE_KIB = 64_000
+
+
+class StoreState(msgspec.Struct, frozen=True, array_like=True):
+    """The row that says how far the store has come. Append only, with defaults: it is on disk."""
+
+    index: int
+    ballot: Ballot
+    hash: bytes
+    time_us: int
+    seq: int
+    keys: int
+    digest_sum: bytes
+    voters_index: int = 0
+    """Where the voters were set: that entry is at or below `index`."""
+    voters_ballot: Ballot = NO_BALLOT
+    voters: VoterSet | None = None
+    """The committed set in force at `index`. None: none was set, or the file is older."""
+
+    @property
+    def position(self) -> Position:
+        return Position(self.index, self.ballot, self.hash)
+
+
+BLANK = StoreState(0, NO_BALLOT, NO_HASH, 0, 0, 0, bytes(16))
+_decode_state = msgspec.msgpack.Decoder(StoreState).decode
+
+
+def read_state(database: sqlite3.Connection) -> StoreState:
+    """`BLANK` for an empty store. Raises StorageError, sqlite3.Error."""
+    row = database.execute("SELECT body FROM state").fetchone()
+    try:
+        return BLANK if row is None else _decode_state(row[0])
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"The row that says how far the store is, is damaged: {error}."
+        ) from error
 
 
 def open_database(path: str, *, durable: bool) -> sqlite3.Connection:
@@ -77,21 +124,47 @@ def _prepare(database: sqlite3.Connection, path: str, durable: bool) -> None:
     version = _checked_version(database, path)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    database.execute(f"PRAGMA wal_autocheckpoint = {WAL_AUTOCHECKPOINT_PAGES}")
+    pages = WAL_AUTOCHECKPOINT_PAGES if durable else WAL_PAGES_MAX
+    database.execute(f"PRAGMA wal_autocheckpoint = {pages}")
     database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     if version == 0:
-        database.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {SCHEMA_VERSION}; {_TABLES} COMMIT;"
-        )
+        database.executescript(f"BEGIN; {_CREATE} COMMIT;")
+    elif version != SCHEMA_VERSION:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _empty() -> sqlite3.Connection:
+    database = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
+    database.executescript(_CREATE)
+    return database
 
 
 @cache
 def _template() -> sqlite3.Connection:
     """An empty store in memory, to copy."""
-    database = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
-    database.executescript(_TABLES)
-    return database
+    return _empty()
+
+
+def check_copy(database: sqlite3.Connection, name: str) -> None:
+    """Whether a store that was copied from another server is one of ours, and sound as a file.
+
+    Reads all of it. Raises StorageError, sqlite3.Error.
+    """
+    if _checked_version(database, name) == 0:
+        raise StorageError(f"{name} is empty.")
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise StorageError(f"{name} is damaged: {found}.")
+    own = _empty()  # in a thread: the template belongs to the loop
+    try:
+        if _definitions(own) != _definitions(database):
+            raise StorageError(f"{name} has not the tables of an inventory store.")
+    finally:
+        own.close()
+
+
+def _definitions(database: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return database.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 def _checked_version(database: sqlite3.Connection, path: str) -> int:
@@ -103,7 +176,7 @@ def _checked_version(database: sqlite3.Connection, path: str) -> int:
         return 0
     if application != APPLICATION_ID:
         raise StorageError(f"{path} is a SQLite file, but not an inventory store: name another.")
-    if version != SCHEMA_VERSION:
+    if not OLDEST_READ <= version <= SCHEMA_VERSION:
         side = "a newer" if version > SCHEMA_VERSION else "an older"
         raise StorageError(
             f"{path} was written by {side} version of distinv (schema {version}, this one reads "
@@ -113,35 +186,24 @@ def _checked_version(database: sqlite3.Connection, path: str) -> int:
     return int(version)
 
 
-def open_reader(path: str) -> sqlite3.Connection:
-    """A connection that only reads; each transaction on it is one consistent cut."""
+def open_reader(path: str, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection that only reads; each transaction on it is one consistent cut.
+
+    `immutable`: nobody writes the file and there is no write-ahead log beside it; then nothing
+    is locked, and nothing but the file itself is looked at.
+    """
+    return _connect(path, "mode=ro&immutable=1" if immutable else "mode=ro")
+
+
+def open_second(path: str) -> sqlite3.Connection:
+    """A second connection to a file that is there, which may write. Raises StorageError."""
+    return _connect(path, "mode=rw")
+
+
+def _connect(path: str, options: str) -> sqlite3.Connection:
     try:
         return sqlite3.connect(
-            f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, isolation_level=None
+            f"file:{quote(os.path.abspath(path))}?{options}", uri=True, isolation_level=None
         )
     except sqlite3.Error as error:
         raise StorageError(f"The store {path} cannot be read: {error}.") from error
-
-
-class FileLock:
-    """Held from construction to `close`; ends with the process, whatever happens to it."""
-
-    __slots__ = ("_descriptor",)
-
-    def __init__(self, path: str) -> None:
-        """Raises StorageError when another store holds the file."""
-        lock = Path(f"{path}.lock")
-        try:
-            self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StorageError(f"The store {path} cannot be opened: {error}.") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise StorageError(
-                f"The store {path} is in use: close the other one first, or name another file."
-            ) from error
-
-    def close(self) -> None:
-        os.close(self._descriptor)

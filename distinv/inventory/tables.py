@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from operator import attrgetter
+from sys import intern
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -15,6 +17,7 @@ from distinv.config import Limits
 from distinv.errors import UnknownItem, UnknownLocation
 from distinv.inventory.cells import (
     DIGEST_MODULUS,
+    NO_ATTRIBUTES,
     ItemCell,
     LevelCell,
     PlaceCell,
@@ -31,7 +34,14 @@ _SELECT_LEVEL = (
 _SELECT_ITEM = (
     "SELECT name, unit, scale, attributes, discontinued, version FROM items WHERE sku = ?"
 )
+_FREED_AT_ONCE = 10_000
+"""Levels and items: no flush brings many more, and half a cache is given back in ten."""
 _place_of = attrgetter("item.sku", "place.name")
+
+_Levels: TypeAlias = dict[str, dict[str, LevelCell]]
+"""By location, then by sku. With texts as keys, and cells that no collector of garbage tracks, none
+goes through the dicts either: with a tuple for a key it does, for forty milliseconds."""
+_NONE: dict[str, LevelCell] = {}
 
 
 class Tables:
@@ -41,10 +51,14 @@ class Tables:
         "_dirty_items",
         "_dirty_levels",
         "_dirty_places",
+        "_forgotten",
+        "_held",
         "_items",
         "_ledger",
         "_levels",
         "_limits",
+        "_old_items",
+        "_old_levels",
         "_places",
         "_references",
         "database",
@@ -58,7 +72,15 @@ class Tables:
         self._limits = limits
         self._items: dict[str, ItemCell | None] = {}
         """None: deleted, and the row is still there."""
-        self._levels: dict[tuple[str, str], LevelCell] = {}
+        self._levels: _Levels = {}
+        """The item of each is in `_items`, the very cell, unless it was deleted."""
+        self._held = 0
+        """How many there are in `_levels`."""
+        self._old_items: dict[str, ItemCell | None] = {}
+        """What was used a while ago: as it is in the database, and about to be forgotten."""
+        self._old_levels: _Levels = {}
+        self._forgotten: list[dict[str, Any]] = []
+        """Nobody looks in there any more."""
         self._places: dict[str, PlaceCell] = {}
         self._dirty_items: dict[str, ItemCell] = {}
         self._dirty_places: dict[str, PlaceCell] = {}
@@ -74,14 +96,9 @@ class Tables:
             return self._items[sku]
         except KeyError:
             pass
-        row = self.database.execute(_SELECT_ITEM, (sku,)).fetchone()
-        if row is None:
-            return None
-        cell = self._items[sku] = ItemCell(sku)
-        cell.name, cell.unit, cell.scale, attributes, discontinued, cell.version = row
-        cell.attributes = decode_attributes(attributes)
-        cell.discontinued = bool(discontinued)
-        cell.contribution = contribution("item", sku, *row)
+        cell = self._old_items.pop(sku, None) or self._load_item(sku)
+        if cell is not None:
+            self._items[cell.sku] = cell
         return cell
 
     def item(self, sku: str) -> ItemCell:
@@ -112,15 +129,17 @@ class Tables:
 
     def level(self, sku: str, location: str) -> LevelCell:
         """The level, with zeros when nothing ever named it. Raises UnknownItem, UnknownLocation."""
-        cell = self._levels.get((sku, location))
+        cell = self._levels.get(location, _NONE).get(sku)
         if cell is not None and cell.item.live and cell.place.live:
             return cell
         item = self.item(sku)
         place = self.place(location)
         if cell is None:
-            cell = self._levels[sku, location] = self._load_level(item, place)
-        else:
-            cell.item, cell.place = item, place
+            old = self._old_levels.get(location, _NONE).pop(sku, None)
+            cell = old or self._load_level(item, place)
+            self._levels.setdefault(place.name, {})[item.sku] = cell  # not the command's own texts
+            self._held += 1
+        cell.item, cell.place = item, place
         return cell
 
     def has_stock(self, sku: str) -> bool:
@@ -132,11 +151,27 @@ class Tables:
             "SELECT location, on_hand, reserved, committed FROM levels WHERE sku = ?", (sku,)
         )
         stock = {location: any(counts) for location, *counts in rows}
-        for name in self._places:
-            cell = self._levels.get((sku, name))
+        for name in self._places:  # what is old is in the database as it is
+            cell = self._levels.get(name, _NONE).get(sku)
             if cell is not None:
                 stock[name] = bool(cell.on_hand or cell.reserved or cell.committed)
         return any(stock.values())
+
+    def _load_item(self, sku: str) -> ItemCell | None:
+        row = self.database.execute(_SELECT_ITEM, (sku,)).fetchone()
+        if row is None:
+            return None
+        name, unit, scale, attributes, discontinued, version = row
+        return ItemCell(
+            sku,
+            name,
+            intern(unit),
+            scale,
+            decode_attributes(attributes) or NO_ATTRIBUTES,
+            bool(discontinued),
+            version,
+            contribution=contribution("item", sku, *row),
+        )
 
     def _load_level(self, item: ItemCell, place: PlaceCell) -> LevelCell:
         cell = LevelCell(item, place)
@@ -219,7 +254,9 @@ class Tables:
             self.database.execute("BEGIN IMMEDIATE")
 
     def write(self) -> None:
-        """Put everything that changed into the open transaction."""
+        """Put everything that changed into the open transaction, which begins with it."""
+        if not (self._ledger or self._dirty_levels or self._dirty_items or self._dirty_places):
+            return
         self.begin()
         if self._dirty_levels:
             self._write_levels()
@@ -237,12 +274,30 @@ class Tables:
             self._write_places()
 
     def trim(self) -> None:
-        """Forget the cells when there are too many. Only while no cell is in hand."""
-        most = self._limits.levels_cached
-        if len(self._levels) > most or len(self._items) > most:
+        """Forget what was not used for longest. Only while no cell is in hand.
+
+        Cells go by halves: one half is what was used since the other was, and is the older half
+        when it is full. The memory of one that goes is given back bit by bit: all of it at once
+        takes some fifty milliseconds.
+        """
+        most = self._limits.levels_cached // 2
+        if self._held > most or len(self._items) > most:
             self.write()
-            self._levels = {}
-            self._items = {}
+            self._forgotten = [self._old_items, *self._old_levels.values()]
+            self._old_levels, self._levels, self._held = self._levels, {}, 0
+            self._old_items, self._items = self._items, {}  # none deleted: they were written
+        if self._forgotten:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        room = _FREED_AT_ONCE
+        while self._forgotten and room:
+            cells = self._forgotten[-1]
+            while cells and room:
+                cells.popitem()
+                room -= 1
+            if not cells:
+                self._forgotten.pop()
 
     def _count(self, cell: ItemCell | PlaceCell | LevelCell, new: int) -> None:
         self.digest_sum = (self.digest_sum + new - cell.contribution) % DIGEST_MODULUS

@@ -26,7 +26,7 @@ from distinv.core.leader import Leader
 from distinv.discovery.api import DiscoveryFactory
 from distinv.election.api import ElectionFactory
 from distinv.entry import NodeId
-from distinv.errors import ConfigError, NoLeader
+from distinv.errors import ConfigError, InvalidRequest, NoLeader
 from distinv.multicast.api import MulticastFactory
 from distinv.plugins.manager import Plugins
 from distinv.runtime.driver import Driver
@@ -38,7 +38,8 @@ from distinv.runtime.settings import (
     randomness,
     text_name,
 )
-from distinv.server.engine import Engine, Settings
+from distinv.server.engine import Engine
+from distinv.server.settings import Settings
 from distinv.storage.api import StorageFactory
 from distinv.transport.api import Address, TransportFactory
 from distinv.wire.messages import StatusReply
@@ -126,7 +127,8 @@ class Cluster:
         """Open everything and take part.
 
         Raises StorageError for a data directory that is locked, damaged or another cluster's,
-        and ConfigError for an address that cannot be had.
+        IdentityInUse for the copy of one whose server runs, and ConfigError for an address that
+        cannot be had.
         """
         if self._opened is not None:
             raise ConfigError("a Cluster is entered once; make another one")
@@ -183,6 +185,26 @@ class Cluster:
         driver.stop()
         await driver.ended.wait()
 
+    async def leave(self, *, timeout: float = 30.0) -> None:
+        """Give this server's vote up for good, and stop: the others go on as a smaller cluster.
+
+        Returns when a majority of the remaining voters knows it; the data directory is not needed
+        any more. A server that leads hands over first. Raises NoLeader when that did not come
+        about within `timeout` seconds, InvalidRequest when nobody else could vote (or be heard);
+        the server goes on then. A server started again with the same directory joins again.
+        """
+        driver, leaving = self._require_driver(), self._engine.leaving
+        driver.leave()
+        with anyio.move_on_after(timeout):
+            while not (leaving.done or leaving.refusal or driver.ended.is_set()):
+                await anyio.sleep(self._config.timing.heartbeat_us / _SECOND_US)
+        if leaving.refusal:
+            raise InvalidRequest(f"{leaving.refusal}.")
+        if not leaving.done:
+            driver.leave(give_up=True)
+            raise NoLeader("No leader let this server go in time: it goes on, and keeps its vote.")
+        await driver.ended.wait()
+
     async def transfer(self, target: str | NodeId | None = None) -> bool:
         """Hand leadership over to a voter, given by name or id, or to the best follower.
 
@@ -205,6 +227,7 @@ class Cluster:
 
     @property
     def node_id(self) -> NodeId:
+        """Its id in its cluster. Another one should that cluster dissolve (docs/operations.md)."""
         return self._engine.self_id
 
     @property
@@ -215,7 +238,7 @@ class Cluster:
     @property
     def is_leader(self) -> bool:
         """This server leads and serves."""
-        return not self._require_driver().ended.is_set() and self._engine.node.serving
+        return self._takes_part and self._engine.node.serving
 
     @property
     def stopping(self) -> bool:
@@ -225,11 +248,11 @@ class Cluster:
     @property
     def leader(self) -> NodeId | None:
         """The leader, as far as this server knows; None once it has stopped."""
-        return None if self._require_driver().ended.is_set() else self._engine.node.leader
+        return self._engine.node.leader if self._takes_part else None
 
     def status(self) -> StatusReply:
         """This server in the words of `distinv status`."""
-        return self._engine.status()
+        return self._require_driver().status()
 
     def counters(self) -> dict[str, int]:
         """Counts since the start: datagrams, repairs, what was dropped and why."""
@@ -246,6 +269,11 @@ class Cluster:
 
     def _require_driver(self) -> Driver:
         return self._require_opened().driver
+
+    @property
+    def _takes_part(self) -> bool:
+        driver = self._require_driver()
+        return not (driver.ended.is_set() or driver.renewing)
 
     @property
     def _engine(self) -> Engine:

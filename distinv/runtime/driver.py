@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
@@ -25,18 +25,38 @@ from distinv.config import Config
 from distinv.core.events import InvariantBroken, LeaderChanged
 from distinv.core.leader import Leader
 from distinv.discovery.api import Discovery
-from distinv.entry import NodeId
+from distinv.entry import NodeId, SnapshotHead
 from distinv.errors import DistinvError, StorageError
+from distinv.runtime.ground import Ground
 from distinv.runtime.observers import LOGGER, Audience, Progress
+from distinv.runtime.snapshots import Depot
 from distinv.runtime.storage_thread import Committer, StorageInline, StorageThread
+from distinv.server.dissolving import Dissolved
 from distinv.server.engine import Engine, Turn
 from distinv.server.errands import Errand
 from distinv.storage.api import Storage
 from distinv.transport.api import Address, Datagram, Transport
+from distinv.wire.messages import StatusReply
 
 T = TypeVar("T")
 
+Renew = Callable[[Dissolved], Awaitable[Ground]]
+
 _SECOND_US = 1_000_000
+_FOREVER_US = 3_600 * _SECOND_US
+"""Nothing is due: whoever has set this wakes the loop."""
+
+
+def _cause_of(error: Exception) -> Exception:
+    """What one task failed of; where several did, the one whose failure left the others no store.
+
+    What nobody foresaw goes first, then what the system said; the others have no cause.
+    """
+    found = [error]
+    while isinstance(found[0], ExceptionGroup):
+        found[:1] = found[0].exceptions
+        found.sort(key=lambda each: (isinstance(each, DistinvError), each.__cause__ is None))
+    return found[0]
 
 
 def monotonic_us() -> int:
@@ -56,9 +76,12 @@ class Driver:
         storage: Storage,
         audience: Audience,
         config: Config,
+        depot: Depot,
+        renew: Renew,
         in_memory: bool = False,
     ) -> None:
-        """`in_memory`: the storage waits for nothing, so nothing is done in threads."""
+        """`renew` sets aside what the engine has and makes a blank one, when its cluster has
+        dissolved. `in_memory`: the storage waits for nothing, so nothing is done in threads."""
         self.engine = engine
         self._transport = transport
         self._discovery = discovery
@@ -76,8 +99,15 @@ class Driver:
         self._bell.setblocking(False)
         self._bell_rope.setblocking(False)
         self._in_memory = in_memory
-        kind = StorageInline if in_memory else StorageThread
-        self._storage: Committer = kind(storage, self._on_stored)
+        self._storage = self._committer(storage)
+        self._depot = depot
+        self._renew = renew
+        self._status_before: StatusReply | None = None
+        """The cluster has dissolved, and there is no other engine yet: no turns are taken."""
+        self._installing = False
+        """A snapshot that was received is being looked at."""
+        self._errands = 0
+        """How many run: while they do, the store's file must stay what it is."""
         self._unflushed = 0
         """Entries applied in the store's present transaction, and the time that took."""
         self._unflushed_us = 0
@@ -123,8 +153,7 @@ class Driver:
         self.wake()
 
     def _fail(self, error: Exception) -> None:
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        error = _cause_of(error)
         if isinstance(error, InvariantBroken):
             broken = StorageError(
                 f"the server has stopped because its own rules were broken ({error}). This is a "
@@ -137,6 +166,10 @@ class Driver:
             self._audience.say(str(error), "error")
         else:
             LOGGER.error("the server failed in a way that nobody foresaw", exc_info=error)
+
+    def _committer(self, storage: Storage) -> Committer:
+        kind = StorageInline if self._in_memory else StorageThread
+        return kind(storage, self._on_stored)
 
     async def _close(self) -> None:
         await self._aside(self._storage.close)
@@ -155,6 +188,23 @@ class Driver:
         """Begin to hand leadership over."""
         self.engine.transfer(target, monotonic_us())
         self.wake()
+
+    def leave(self, *, give_up: bool = False) -> None:
+        """Begin to give the vote up, or stay after all."""
+        if give_up:
+            self.engine.leaving.give_up()
+        else:
+            self.engine.leaving.begin(monotonic_us())
+        self.wake()
+
+    @property
+    def renewing(self) -> bool:
+        """Its cluster has dissolved; it is about to begin anew."""
+        return self._status_before is not None
+
+    def status(self) -> StatusReply:
+        """In the words of `distinv status`."""
+        return self._status_before or self.engine.status()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at when leadership changes here.
@@ -219,14 +269,66 @@ class Driver:
             del self._probing[peer]
 
     async def _run_errand(self, errand: Errand) -> None:
+        self._errands += 1
         try:
             result = await self._aside(errand.run, abandon=True)
         except StorageError as error:
+            if errand.fatal:
+                raise
             errand.fail()
             self._audience.say(f"a question stays unanswered: {error}", "warning")
         else:
             errand.finish(result, monotonic_us())
             self._wake.set()
+        finally:
+            self._errands -= 1
+
+    async def _install(self, head: SnapshotHead) -> None:
+        """Look at the snapshot that was received, beside the loop, and exchange the stores.
+
+        The exchange itself takes milliseconds, and nothing else happens meanwhile.
+        """
+        engine, depot = self.engine, self._depot
+        try:
+            await self._aside(lambda: depot.look(head))
+        except StorageError as error:
+            depot.discard()
+            engine.not_installed()
+            self._audience.say(f"the snapshot that was received is no good: {error}", "warning")
+        else:
+            while self._errands:
+                await anyio.sleep(self._timing.tick_us / _SECOND_US)
+            if engine.wants(head):
+                engine.machine.abandon()
+                self._unflushed, self._unflushed_us, self._flush_at = 0, 0, None
+                engine.installed(depot.install(head), head, monotonic_us())
+            else:
+                depot.discard()
+                engine.not_installed()
+        self._installing = False
+        self._wake.set()
+
+    async def _begin_anew(self, dissolved: Dissolved) -> None:
+        """The engine is done with its cluster: another one, which is blank, takes its place."""
+        self._audience.say(
+            f"cluster {dissolved.cluster_id:016x} is dissolved: this server sets aside what it "
+            f"has of it, and begins anew",
+            "warning",
+        )
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()  # errands of the last turn begin
+            while self._errands:
+                await anyio.sleep(self._timing.tick_us / _SECOND_US)
+            await self._aside(self._storage.close)
+            self._heed_disk(monotonic_us())
+            ground = await self._renew(dissolved)
+            assert ground.engine is not None, "made for this"
+            self.engine, self._depot = ground.engine, ground.depot
+            self._storage = self._committer(ground.storage)
+        self._unflushed, self._unflushed_us, self._flush_at = 0, 0, None
+        self._deadline = 0
+        self._status_before = None
+        self._wake.set()
 
     async def _aside(self, work: Callable[[], T], *, abandon: bool = False) -> T:
         """What takes too long for the loop runs in a thread, unless all is in memory."""
@@ -263,14 +365,26 @@ class Driver:
         What was heard is answered and written before anything is applied: the disk and the
         other servers work meanwhile.
         """
+        if self.renewing:
+            return
         engine, now = self.engine, monotonic_us()
         self._hear(now)
         self._carry_out(engine.end_turn(now), group)
+        if engine.twins.displaced is not None:
+            raise engine.twins.displaced
         if engine.apply_waiting:
             self._apply(monotonic_us())
             self._carry_out(engine.end_turn(monotonic_us()), group)
         elif self._flush_at is not None and self._flush_at <= now:
             self._flush()
+        if engine.leaving.done and not self._stopping:
+            self._audience.say("has left the cluster: its data directory is not needed any more")
+            self.stop()
+        dissolved = None if self._installing or self._stopping else engine.dissolved(now)
+        if dissolved is not None:
+            self._status_before, self._deadline = engine.status(), now + _FOREVER_US
+            group.start_soon(self._begin_anew, dissolved)
+            return
         times = (engine.deadline(), self._flush_at)
         self._deadline = min(time for time in times if time is not None)
         self._plan()
@@ -287,11 +401,7 @@ class Driver:
     def _hear(self, now: int) -> None:
         engine = self.engine
         engine.node.clock_offset_us = time.time_ns() // 1_000 - now
-        while self._persisted:
-            ticket = self._persisted.popleft()
-            if isinstance(ticket, StorageError):
-                raise ticket
-            engine.persisted(ticket, now)
+        self._heed_disk(now)
         while self._refused:
             engine.refused(self._refused.popleft(), now)
         inbox, receive, until = self._inbox, engine.receive, now + self._timing.tick_us
@@ -302,6 +412,13 @@ class Driver:
                 break  # a large datagram holds hundreds of commands
         if self._deadline <= now:
             engine.on_deadline(now)
+
+    def _heed_disk(self, now: int) -> None:
+        while self._persisted:
+            ticket = self._persisted.popleft()
+            if isinstance(ticket, StorageError):
+                raise ticket
+            self.engine.persisted(ticket, now)
 
     def _apply(self, now: int) -> None:
         """Apply what is committed, for as long as a turn may take."""
@@ -334,6 +451,9 @@ class Driver:
             if peer not in self._probing and len(self._probing) < self._limits.servers_max:
                 self._probing[peer] = None
                 group.start_soon(self._probe, peer, address)
+        if turn.snapshot is not None and not self._installing:
+            self._installing = True
+            group.start_soon(self._install, turn.snapshot)
         for errand in turn.errands:
             group.start_soon(self._run_errand, errand)
         self._tell(turn)

@@ -7,39 +7,32 @@ was opened is closed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
 import anyio
-import anyio.to_thread
-from attrs import frozen
+from attrs import define, frozen
 
 from distinv.config import Config
 from distinv.discovery.api import Discovery, DiscoveryContext, DiscoveryFactory
 from distinv.election.api import Election, ElectionContext, ElectionFactory
-from distinv.errors import DistinvError, PluginError, StorageError
+from distinv.entry import NodeId
 from distinv.inventory.commands import decode_command_untrusted
-from distinv.inventory.machine import StateMachine
 from distinv.multicast.api import Multicast, MulticastContext, MulticastFactory
 from distinv.runtime.driver import Driver, monotonic_us
+from distinv.runtime.ground import Ground, begin_anew, blaming, open_ground
 from distinv.runtime.observers import Audience
+from distinv.runtime.roll_call import call_the_roll
 from distinv.runtime.settings import Door, choose_door, random_id
-from distinv.server.engine import Engine, Settings
-from distinv.storage.api import Recovered, Storage, StorageContext, StorageFactory
-from distinv.storage.failures import disk_failure
+from distinv.server.dissolving import Dissolved
+from distinv.server.engine import Engine
+from distinv.server.roll_call import RollCall
+from distinv.server.settings import Settings
+from distinv.storage.api import StorageFactory
 from distinv.transport.api import Address, Transport, TransportContext, TransportFactory
 from distinv.wire.endpoint import Endpoint
 from distinv.wire.seal import KeySeal, PlainSeal
-
-STORE_FILE = "store.sqlite3"
-
-_WAY_FORWARD = (
-    "Keep the directory. If the other servers of the cluster run, start this one with an empty "
-    "data directory: it joins as a new server and copies everything. Without them, restore the "
-    "directory from a backup"
-)
 
 
 @frozen(kw_only=True)
@@ -74,7 +67,8 @@ class Opened:
 async def open_server(plan: Plan, stack: AsyncExitStack) -> Opened:
     """Open everything; `stack` closes it. The driver is yet to be run.
 
-    Raises ConfigError, StorageError, PluginError.
+    Raises ConfigError, StorageError (IdentityInUse when another process runs under the identity
+    that the directory holds), PluginError.
     """
     door = await choose_door(
         plan.config.network,
@@ -83,78 +77,45 @@ async def open_server(plan: Plan, stack: AsyncExitStack) -> Opened:
         insecure=plan.insecure,
         servers=plan.servers,
     )
-    with _blaming("storage"):
-        storage = plan.storage(StorageContext(plan.data_dir))
-        stack.callback(storage.close)
-        inline = bool(getattr(storage, "in_memory", False))
-        recovered = storage.recover() if inline else await anyio.to_thread.run_sync(storage.recover)
-    _check_directory(plan, recovered)
-    machine = _open_store(plan, in_memory=plan.in_memory or inline)
-    stack.callback(_close_store, machine)
-    _check_store(machine, recovered, plan.data_dir)
+    holder = _Holder(await open_ground(plan))
+    stack.callback(holder.close)
     transport, discovery = await _open_network(plan, door, stack)
     host, port = transport.address
     name = plan.settings.cluster_name
+    boot, found = random_id(), holder.ground.recovered.node
+    if found is not None:
+        roll = _make_roll_call(plan, found, boot, transport, discovery)
+        await call_the_roll(roll, transport, discovery)
     plan.audience.say(f"takes part in the cluster {name!r} on {host}:{port}")
+    engine = _make_engine(plan, holder.ground, boot, transport, discovery)
+
+    async def renew(dissolved: Dissolved) -> Ground:
+        ground = holder.ground = await begin_anew(plan, holder.ground, dissolved)
+        _make_engine(plan, ground, random_id(), transport, discovery, joins=dissolved.successor)
+        return ground
+
     driver = Driver(
-        engine=_make_engine(plan, recovered, machine, storage, transport, discovery),
+        engine=engine,
         transport=transport,
         discovery=discovery,
-        storage=storage,
+        storage=holder.ground.storage,
         audience=plan.audience,
         config=plan.config,
-        in_memory=inline,
+        depot=holder.ground.depot,
+        renew=renew,
+        in_memory=holder.ground.inline,
     )
     return Opened(driver, transport.address)
 
 
-# --- what lies on the disk --------------------------------------------------------------------
+@define
+class _Holder:
+    """Closes what the server stands on at the end: another one than at first, perhaps."""
 
+    ground: Ground
 
-def _check_directory(plan: Plan, recovered: Recovered) -> None:
-    name = plan.settings.cluster_name
-    if recovered.cluster_name not in (None, name):
-        raise StorageError(
-            f"{plan.data_dir} belongs to the cluster {recovered.cluster_name!r}, not to "
-            f"{name!r}: give this server a data directory of its own"
-        )
-    if recovered.torn:
-        plan.audience.say("the last write before the stop was torn, and is dropped")
-
-
-def _open_store(plan: Plan, *, in_memory: bool) -> StateMachine:
-    if in_memory:
-        return StateMachine(limits=plan.config.limits)
-    try:
-        plan.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_failure(plan.data_dir, error) from error
-    return StateMachine(str(plan.data_dir / STORE_FILE), plan.config.limits)
-
-
-def _close_store(machine: StateMachine) -> None:
-    """What cannot be flushed any more is in the journal, and is applied again."""
-    try:
-        machine.close()
-    except StorageError:
-        machine.abandon()
-
-
-def _check_store(machine: StateMachine, recovered: Recovered, data_dir: Path) -> None:
-    """The store holds nothing that the journal does not: else something is missing."""
-    index = machine.position.index
-    if index == 0:
-        return
-    if index > len(recovered.entries):
-        raise StorageError(
-            f"{data_dir}: the store is at log entry {index}, but the journal ends at "
-            f"{len(recovered.entries)}: a part of the journal is missing. {_WAY_FORWARD}."
-        )
-    if recovered.entries[index - 1].hash != machine.position.hash:
-        raise StorageError(
-            f"{data_dir}: the store and the journal tell different stories of log entry {index}: "
-            f"they are not of one server. {_WAY_FORWARD}."
-        )
+    def close(self) -> None:
+        self.ground.close()
 
 
 # --- the network ------------------------------------------------------------------------------
@@ -163,7 +124,7 @@ def _check_store(machine: StateMachine, recovered: Recovered, data_dir: Path) ->
 async def _open_network(
     plan: Plan, door: Door, stack: AsyncExitStack
 ) -> tuple[Transport, Discovery]:
-    with _blaming("transport"):
+    with blaming("transport"):
         transport = await plan.transport(TransportContext(door.network, server=True))
     stack.push_async_callback(_close_shielded, transport)
     context = DiscoveryContext(
@@ -172,7 +133,7 @@ async def _open_network(
         loopback_only=door.loopback_only,
         server=True,
     )
-    with _blaming("discovery"):
+    with blaming("discovery"):
         discovery = await plan.discovery(context)
     stack.push_async_callback(_close_shielded, discovery)
     return transport, discovery
@@ -183,60 +144,74 @@ async def _close_shielded(resource: Transport | Discovery) -> None:
         await resource.aclose()
 
 
+def _make_endpoint(plan: Plan, node: NodeId, boot: int, transport: Transport) -> Endpoint:
+    return Endpoint(
+        self_id=node,
+        boot=boot,
+        seal=PlainSeal() if plan.key is None else KeySeal(plan.key),
+        random=plan.random,
+        timing=plan.config.timing,
+        limits=plan.config.limits,
+        payload_bytes=transport.payload_bytes,
+    )
+
+
+def _make_roll_call(
+    plan: Plan, node: NodeId, boot: int, transport: Transport, discovery: Discovery
+) -> RollCall:
+    """For an identity that lies on the disk: it may have been copied."""
+    stranger, stranger_boot = random_id(), random_id()
+    return RollCall(
+        node=node,
+        boot=boot,
+        make_endpoint=lambda: _make_endpoint(plan, stranger, stranger_boot, transport),
+        targets=discovery.targets,
+        timing=plan.config.timing,
+        limits=plan.config.limits,
+        random=plan.random,
+        tell=plan.audience.say,
+        now=monotonic_us(),
+    )
+
+
 # --- the engine -------------------------------------------------------------------------------
 
 
 def _make_engine(
     plan: Plan,
-    recovered: Recovered,
-    machine: StateMachine,
-    storage: Storage,
+    ground: Ground,
+    boot: int,
     transport: Transport,
     discovery: Discovery,
+    *,
+    joins: int = 0,
 ) -> Engine:
     def make_election(context: ElectionContext) -> Election:
-        with _blaming("election"):
+        with blaming("election"):
             return plan.election(context)
 
     def make_multicast(context: MulticastContext) -> Multicast:
-        with _blaming("multicast"):
+        with blaming("multicast"):
             return plan.multicast(context)
 
-    node_id = recovered.node or random_id()
-    config = plan.config
-    endpoint = Endpoint(
-        self_id=node_id,
-        boot=random_id(),
-        seal=PlainSeal() if plan.key is None else KeySeal(plan.key),
-        random=plan.random,
-        timing=config.timing,
-        limits=config.limits,
-        payload_bytes=transport.payload_bytes,
-    )
-    return Engine(
+    node_id = ground.recovered.node or random_id()
+    ground.engine = Engine(
         self_id=node_id,
         settings=plan.settings,
-        config=config,
-        recovered=recovered,
-        machine=machine,
+        config=plan.config,
+        recovered=ground.recovered,
+        machine=ground.machine,
         check_command=decode_command_untrusted,
-        read_log=storage.read,
-        endpoint=endpoint,
+        read_log=ground.storage.read,
+        endpoint=_make_endpoint(plan, node_id, boot, transport),
         election=make_election,
         multicast=make_multicast,
         targets=discovery.targets,
         random=plan.random,
         now=monotonic_us(),
+        make_snapshot=ground.depot.maker,
+        pieces=ground.depot,
+        remembered=ground.remembered,
+        joins=joins,
     )
-
-
-@contextmanager
-def _blaming(kind: str) -> Iterator[None]:
-    """A plugin that fails in its own way is named, in one line."""
-    try:
-        yield
-    except DistinvError:
-        raise
-    except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginError(f"the {kind} plugin failed at the start: {text}") from error
+    return ground.engine

@@ -16,13 +16,12 @@ from random import Random
 from typing import Any
 
 import msgspec
-from attrs import define
 
 from distinv.config import Config
 from distinv.core import events
 from distinv.core.node import Node
 from distinv.election.api import ElectionContext, ElectionFactory
-from distinv.entry import ClusterId, Entry, NodeId
+from distinv.entry import ClusterId, Entry, NodeId, Position, SnapshotHead
 from distinv.errors import BadDatagram
 from distinv.multicast.api import (
     Deliver,
@@ -32,15 +31,38 @@ from distinv.multicast.api import (
     MulticastFactory,
     Unicast,
 )
+from distinv.server.dissolving import Dissolved, Dissolving
 from distinv.server.errands import Errand, Errands
 from distinv.server.front import CheckCommand, Front, Situation
+from distinv.server.leaving import TICKET as LEAVING
+from distinv.server.leaving import Leaving
 from distinv.server.machine import Digest, Machine
-from distinv.storage.api import Recovered
+from distinv.server.orders import ASK_AGAIN, Orders
+from distinv.server.presence import Presence
+from distinv.server.settings import Settings
+from distinv.server.snapshot_desk import Snapshot, SnapshotDesk
+from distinv.server.snapshot_fetch import Fetch, Pieces
+from distinv.server.twins import Twins
+from distinv.storage.api import BaseRecord, Recovered
 from distinv.transport.api import Address
 from distinv.wire import messages
 from distinv.wire.codec import decode_untrusted, encode
-from distinv.wire.endpoint import Endpoint, Incoming, LinkReset, Notice, PeerSeen
-from distinv.wire.messages import ORDERED, Append, Beacon, MulticastBody, PullReply, Seek
+from distinv.wire.endpoint import Endpoint, Incoming, LinkReset, Notice, PeerSeen, TwinHeard
+from distinv.wire.messages import (
+    ORDERED,
+    Append,
+    Beacon,
+    Claim,
+    Claimed,
+    ClusterDissolved,
+    Encounter,
+    Encountered,
+    MulticastBody,
+    PullReply,
+    Seek,
+    SnapshotPart,
+    SnapshotPull,
+)
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -51,17 +73,8 @@ class Turn(msgspec.Struct, frozen=True):
     probes: list[tuple[NodeId, Address]]
     lines: list[events.Tell]
     errands: list[Errand]
-
-
-@define
-class Settings:
-    """Who this server is."""
-
-    cluster_name: str
-    server_name: str
-    expect: int
-    election_label: str
-    preempt: bool = False
+    snapshot: SnapshotHead | None
+    """All of it was received: look at it, put it in the store's place, call `installed`."""
 
 
 class Engine:
@@ -81,7 +94,14 @@ class Engine:
         targets: Callable[[], Sequence[Address]],
         random: Random,
         now: int,
+        make_snapshot: Callable[[Any], Callable[[], Snapshot]],
+        pieces: Pieces,
+        remembered: Sequence[Dissolved] = (),
+        joins: int = 0,
     ) -> None:
+        """`make_snapshot`, called on the loop, returns what copies the store in a thread;
+        `pieces` is where another server's is put together. `remembered`: the clusters this server
+        has belonged to that are dissolved; `joins`: the one that it is going to belong to."""
         self.self_id = self_id
         self.settings = settings
         self._timing = config.timing
@@ -90,13 +110,17 @@ class Engine:
         self._read_log = read_log
         self.endpoint = endpoint
         self._targets = targets
-        self._random = random
         timing, limits = config.timing, config.limits
         self._multicast = multicast(
             MulticastContext(self_id, _chance_of_its_own(random), timing, limits)
         )
         self._errands = Errands(limits.pending_reads)
         self.front = Front(machine, check_command, limits, self._errands)
+        self._orders = Orders(limits.servers_max)
+        self._desk = SnapshotDesk(lambda: make_snapshot(self.machine), timing, limits)
+        self._fetch = Fetch(pieces, timing, limits)
+        self._compact_at = now + timing.compact_us
+        self._checkpointing = False
         self.node = Node(
             self_id=self_id,
             server_name=settings.server_name,
@@ -111,22 +135,51 @@ class Engine:
             random=random,
             now=now,
             preempt=settings.preempt,
+            protocol=endpoint.speaks[1],
+            touched=machine.touched,
+            joins=joins,
         )
         current = self.node.membership.current()
-        self.cluster_id = current.cluster_id if current is not None else 0
-        endpoint.cluster_id = ClusterId(self.cluster_id)
+        endpoint.cluster_id = ClusterId(current.cluster_id if current is not None else 0)
         self.commit = machine.position.index
         """Up to here entries may be applied: committed, and durable here."""
-        self._expect = settings.expect
-        self._beacon_at = now
-        self._servers_changed = False
-        self._pushed: messages.Servers | None = None
+        self.leaving = Leaving(self.node, timing)
+        self._dissolving = Dissolving(
+            node=self.node,
+            endpoint=endpoint,
+            settings=settings,
+            remembered=remembered,
+            timing=timing,
+            limits=limits,
+            random=random,
+            tell=self._tell,
+        )
+        self._presence = Presence(
+            node=self.node,
+            endpoint=endpoint,
+            front=self.front,
+            settings=settings,
+            dissolving=self._dissolving,
+            targets=targets,
+            timing=timing,
+            limits=limits,
+            random=random,
+            tell=self._tell,
+            now=now,
+        )
+        self.twins = Twins(
+            node=self_id,
+            boot=endpoint.boot,
+            since=now,
+            random=random,
+            timing=timing,
+            limits=limits,
+            tell=self._tell,
+        )
         self._probes: list[tuple[NodeId, Address]] = []
         self._lines: list[events.Tell] = []
-        self._alarmed: dict[int, int] = {}
         self._complain_at = now
         """When a malformed message may be mentioned again: a datagram holds thousands."""
-        self._seen_servers: dict[NodeId, str] = {}
 
     # --- events -------------------------------------------------------------------------------
 
@@ -142,6 +195,25 @@ class Engine:
         """The write of an earlier turn is durable, and all before it."""
         self._step(events.Persisted(ticket), now)
 
+    @property
+    def cluster_id(self) -> int:
+        """0 before the cluster is born, or found."""
+        return self.endpoint.cluster_id
+
+    def dissolved(self, now: int) -> Dissolved | None:
+        """This server's cluster has given way to another, and nobody needs what it has: set it
+        aside, and begin anew with a blank engine that remembers this, and those before."""
+        return self._dissolving.verdict(self.machine, now)
+
+    @property
+    def remembered(self) -> tuple[Dissolved, ...]:
+        """The dissolved clusters that it tells stragglers of, oldest first."""
+        return self._dissolving.remembered
+
+    def status(self, number: int = 0, digest: Digest | None = None) -> messages.StatusReply:
+        """This server in the words of `distinv status`; with a digest, at that digest's seq."""
+        return self._presence.status(self.machine, number, digest)
+
     def refused(self, peer: NodeId, now: int) -> None:
         """A probe found that nobody listens at the peer's port."""
         self._step(events.PeerRefused(peer), now)
@@ -150,14 +222,22 @@ class Engine:
         """Hand leadership over, if this server leads."""
         self._step(events.Transfer(target), now)
 
+    def order(self, server: NodeId, now: int, *, votes: bool) -> None:
+        """Give a server a vote or take it away, if this one leads; nobody waits for an answer."""
+        self._step(events.Order(0, server, votes), now)
+
     def deadline(self) -> int:
         """When `on_deadline` is due; there is always something."""
-        first = self._beacon_at
+        first = self._presence.deadline()
         if (due := self.node.deadline()) is not None and due < first:
             first = due
         if (due := self.endpoint.deadline()) is not None and due < first:
             first = due
         if (due := self._multicast.deadline()) is not None and due < first:
+            first = due
+        if (due := self._fetch.deadline()) is not None and due < first:
+            first = due
+        if (due := self.leaving.deadline()) is not None and due < first:
             first = due
         return first
 
@@ -172,8 +252,16 @@ class Engine:
         due = self._multicast.deadline()
         if due is not None and due <= now:
             self._do_multicast(self._multicast.on_deadline(now), now)
-        if now >= self._beacon_at:
-            self._announce(now)
+        self._presence.on_deadline(now)
+        self._desk.on_deadline(now)
+        asked = self._fetch.on_deadline(self.node.commit, now)
+        if asked is not None:
+            self._send(*asked, now)
+        wish = self.leaving.on_deadline(now)
+        if isinstance(wish, events.Order):
+            self._step(wish, now)
+        elif wish is not None:
+            self._send(*wish, now)
 
     def end_turn(self, now: int) -> Turn:
         """Form batches, hand over the turn's write, pack datagrams."""
@@ -188,19 +276,68 @@ class Engine:
                 write = effect
             else:
                 self._do(effect, now)
-        if self._servers_changed:
-            self._push_servers()
-        for client, message in front.take_messages():
+        self._presence.roster.push(now)
+        for client, message in (*front.take_messages(), *self._orders.take_messages()):
             self._send(client, message, now)
         if endpoint.events:
             self._heed_endpoint(now)
-        errands = self._errands.take(self._start_errand)
-        turn = Turn(write, endpoint.flush(now), self._probes, self._lines, errands)
+        errands = [*self._errands.take(self._start_errand), *self._upkeep(now)]
+        turn = Turn(
+            write, endpoint.flush(now), self._probes, self._lines, errands, self._fetch.complete
+        )
         self._probes, self._lines = [], []
         return turn
 
     def _start_errand(self, kind: bytes) -> Callable[[], Any]:
         return self.machine.long_reader(kind) if kind else self.machine.digest_reader()
+
+    # --- the store and the log behind it ------------------------------------------------------
+
+    def _upkeep(self, now: int) -> list[Errand]:
+        """What the store needs to have done beside the loop."""
+        errands = []
+        copy = self._desk.take_work(self.machine.position.index, now)
+        if copy is not None:
+            errands.append(Errand(copy, self._desk.made, self._desk.failed))
+        if not self._checkpointing and self._checkpoint_due(now):
+            self._checkpointing = True
+            errands.append(
+                Errand(self.machine.checkpointer(), self._checkpointed, _nothing, fatal=True)
+            )
+        return errands
+
+    def _checkpoint_due(self, now: int) -> bool:
+        """The store has written much since the last one, or the log could lose its beginning."""
+        if now >= self._compact_at:
+            self._compact_at = now + self._timing.compact_us
+            if self.node.log.dispensable_now(self._limits):
+                return True
+        return self.machine.checkpoint_due
+
+    def _checkpointed(self, position: Position, now: int) -> None:
+        self._checkpointing = False
+        floor = self._desk.floor()
+        index = position.index if floor is None else min(position.index, floor)
+        self._step(events.StoreDurable(index), now)
+
+    def wants(self, head: SnapshotHead) -> bool:
+        """The snapshot that was received is still of use."""
+        return head.position.index > self.node.commit
+
+    def installed(self, machine: Machine, head: SnapshotHead, now: int) -> None:
+        """The snapshot is this server's store now, and `machine` is open on it."""
+        self.machine = machine
+        self.commit = head.position.index
+        base = BaseRecord(
+            head.position, head.time_us, head.voters_index, head.voters_ballot, head.voters
+        )
+        self._step(events.Installed(base, machine.touched), now)
+        self.front.on_installed(machine)
+        self._fetch.stop()
+
+    def not_installed(self) -> None:
+        """The snapshot that was received is not used: it was wrong, or came too late."""
+        self._fetch.stop()
 
     # --- apply --------------------------------------------------------------------------------
 
@@ -235,29 +372,66 @@ class Engine:
     def _receive_message(self, incoming: Incoming, message: Any, now: int) -> None:
         kind = type(message)
         if kind is Beacon:
-            self._on_beacon(incoming, message, now)
+            if self._presence.on_beacon(incoming, message, now):
+                self._step(events.BeaconSeen(incoming.peer, message, incoming.address), now)
         elif kind is Seek:
-            asked = message.cluster_name == self.settings.cluster_name and not incoming.foreign
-            if asked and self.node.identified:
-                self.endpoint.send_to(incoming.address, encode(self._beacon()), now)
+            self._presence.answer_seek(incoming, message.cluster_name, now)
+        elif kind in _OTHER_CLUSTERS:
+            self._heed_other_cluster(incoming, message, now)
         elif kind is MulticastBody:
             if incoming.known and self._takes_part(incoming, kind):
                 self._do_multicast(
                     self._multicast.on_message(incoming.peer, message.body, now), now
                 )
+        elif kind is Claim or kind is Claimed:
+            self._heed_claim(incoming.address, message, now)
         elif incoming.fresh:
             self._receive_fresh(incoming, message, now)
+
+    def _heed_other_cluster(self, incoming: Incoming, message: Any, now: int) -> None:
+        event: events.Event | None = None
+        if type(message) is Encounter:
+            self._dissolving.on_encounter(incoming, message, now)
+        elif type(message) is Encountered:
+            event = self._dissolving.on_encountered(message, now)
+        else:
+            event = self._dissolving.on_told(incoming, message)
+        if event is not None:
+            self._step(event, now)
 
     def _receive_fresh(self, incoming: Incoming, message: Any, now: int) -> None:
         """From a process that has proved to be there."""
         kind = type(message)
         if kind in _CLIENT_MESSAGES:
             if self.front.heard(incoming.peer, now):
-                self._servers_changed = True
-                self._pushed = None
+                self._presence.roster.welcome(incoming.peer)
             _CLIENT_MESSAGES[kind](self, incoming.peer, message, now)
+        elif kind is SnapshotPull:
+            if self.node.birth is None:
+                self._on_snapshot_pull(incoming.peer, message, now)
+        elif kind is messages.Dismissed and message.stop:
+            self.leaving.on_dismissed(incoming.peer)
+        elif kind is messages.Servers:
+            self._presence.roster.on_servers(incoming.peer, message)
+        elif kind is messages.QueryFailed:
+            self.leaving.on_refused(message.reason, message.detail)
+        elif kind is SnapshotPart:
+            self._fetch.on_part(incoming.peer, message, now)
         elif self.node.birth is None or self._takes_part(incoming, kind):
             self._step(events.Received(incoming.peer, message), now)
+
+    def _on_snapshot_pull(self, taker: NodeId, message: SnapshotPull, now: int) -> None:
+        base, applied = self.node.log.base.index, self.machine.position.index
+        part = self._desk.on_pull(taker, message, base=base, applied=applied, now=now)
+        if part is not None:
+            self._send(taker, part, now)
+
+    def _heed_claim(self, address: Address, message: Claim | Claimed, now: int) -> None:
+        if isinstance(message, Claimed):
+            self.twins.on_claimed(message, address, now)
+            return
+        for answer in self.twins.on_claim(message, address, now):
+            self.endpoint.send_to(address, encode(answer), now)
 
     def _takes_part(self, incoming: Incoming, kind: type) -> bool:
         """A blank server takes part only in the cluster that it accepted or wants to join."""
@@ -266,55 +440,20 @@ class Engine:
             return True
         return incoming.cluster_id != 0 and incoming.cluster_id == birth.cluster_id
 
-    def _on_beacon(self, incoming: Incoming, beacon: Beacon, now: int) -> None:
-        if beacon.cluster_name != self.settings.cluster_name or incoming.peer == self.self_id:
-            return
-        if self.cluster_id and beacon.cluster_id not in (0, self.cluster_id):
-            self._alarm(incoming, beacon, now)
-            return
-        if not self.endpoint.connected(incoming.peer) or (
-            self.endpoint.address_of(incoming.peer) != incoming.address
-        ):
-            self.endpoint.connect(incoming.peer, incoming.address, now)
-        if incoming.peer not in self._seen_servers:
-            if len(self._seen_servers) >= self._limits.servers_max:
-                del self._seen_servers[next(iter(self._seen_servers))]
-            host, port = incoming.address
-            self._tell(f"heard of server {beacon.server_name} at {host}:{port}", "debug")
-        self._seen_servers[incoming.peer] = beacon.server_name
-        lost = beacon.cluster_id == 0 or (beacon.leader == 0 and self.node.serving)
-        if lost and self.cluster_id:
-            self.endpoint.send_to(incoming.address, encode(self._beacon()), now)
-        self._step(events.BeaconSeen(incoming.peer, beacon), now)
-
-    def _alarm(self, incoming: Incoming, beacon: Beacon, now: int) -> None:
-        """Two clusters of one name never merge: say so, once a minute."""
-        last = self._alarmed.get(beacon.cluster_id)
-        if last is not None and now - last < 60_000_000:
-            return
-        if len(self._alarmed) >= self._limits.servers_max:
-            oldest = min(self._alarmed, key=self._alarmed.__getitem__)
-            if now - self._alarmed[oldest] < 60_000_000:
-                return  # so many clusters of one name are somebody's mischief
-            del self._alarmed[oldest]
-        self._alarmed[beacon.cluster_id] = now
-        self._tell(
-            f"another cluster is also named {beacon.cluster_name!r}: {beacon.cluster_id:016x}, "
-            f"server {beacon.server_name} at {incoming.address[0]}:{incoming.address[1]}; this "
-            f"one is {self.cluster_id:016x}. Nothing is merged: give one another name, or stop it",
-            "error",
-        )
-
     def _heed_endpoint(self, now: int) -> None:
         for event in self.endpoint.take_events():
             if isinstance(event, LinkReset):
                 self._step(events.LinkLost(event.peer), now)
+                self._presence.roster.on_link_lost(event.peer)
                 self._do_multicast(self._multicast.on_peer_lost(event.peer, now), now)
             elif isinstance(event, PeerSeen):
-                self._servers_changed = True
+                self._presence.roster.changed()
+            elif isinstance(event, TwinHeard):
+                question = self.twins.on_heard(event.address, now)
+                if question is not None:
+                    self.endpoint.send_to(event.address, encode(question), now)
             elif isinstance(event, Notice):
-                host, port = event.address
-                self._tell(f"{host}:{port}: {event.detail or event.kind}", "warning")
+                self._presence.on_notice(event, now)
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -334,14 +473,28 @@ class Engine:
         self._look()
         self.front.on_query(client, message)
 
+    def _on_order(self, client: NodeId, message: messages.Order, now: int) -> None:
+        self._look()
+        wish = self._orders.on_order(client, message, self.front.situation)
+        if wish is not None:
+            self._step(wish, now)
+
     def _on_ping(self, client: NodeId, message: messages.Ping, now: int) -> None:
         self._look()
         situation = self.front.situation
-        pong = messages.Pong(message.number, situation.leader or 0, situation.leader_address)
+        pong = messages.Pong(
+            message.number,
+            situation.leader or 0,
+            situation.leader_address,
+            self._presence.roster.vacancy.lasts_us(now),
+        )
         self._send(client, pong, now)
 
     def _on_status(self, client: NodeId, message: messages.StatusRequest, now: int) -> None:
-        """The inventory digest takes long: the answer waits for it."""
+        """The inventory digest takes long: the answer waits for it, if it is wanted."""
+        if not message.digest:
+            self._send(client, self.status(message.number), now)
+            return
 
         def answer(digest: Digest, now: int) -> None:
             self._send(client, self.status(message.number, digest), now)
@@ -358,7 +511,13 @@ class Engine:
         if leader is not None and leader != self.self_id:
             address = self.endpoint.address_of(leader)
         self.front.situation = Situation(
-            node.serving, handing_over, leader is not None or node.hears_quorum(), leader, address
+            node.serving,
+            handing_over,
+            leader is not None or node.hears_quorum(),
+            leader,
+            address,
+            node.log.dissolved is not None,
+            node.cluster_protocol,
         )
 
     # --- effects ------------------------------------------------------------------------------
@@ -416,10 +575,17 @@ class Engine:
         bodies = tuple(entries)
         message: Append | PullReply
         if effect.pulled:
-            message = PullReply(effect.ballot, effect.previous, bodies, True, 0)
+            message = PullReply(
+                effect.ballot, effect.previous, bodies, True, 0, self.node.log.base.index
+            )
         else:
             message = Append(effect.ballot, effect.previous, bodies, self.node.commit, 0)
         self._send(effect.to, message, now)
+
+    def _do_fetch(self, effect: events.FetchSnapshot, now: int) -> None:
+        if not self._fetch.under_way:
+            self._tell(f"asks {self.node.name_of(effect.source)} for a snapshot")
+        self._fetch.want(effect.source, self.node.commit, now)
 
     def _do_commit(self, effect: events.Commit, now: int) -> None:
         self.commit = max(self.commit, effect.index)
@@ -435,6 +601,13 @@ class Engine:
         self._look()
         self.front.on_not_appended(effect.commands, effect.reason)
 
+    def _do_order_answered(self, effect: events.OrderAnswered, now: int) -> None:
+        self._look()
+        if effect.ticket == LEAVING and not effect.done:
+            reason = "" if effect.detail in ASK_AGAIN else "invalid_request"
+            self.leaving.on_refused(reason, effect.detail)
+        self._orders.on_answered(effect, self.front.situation)
+
     def _do_probe(self, effect: events.Probe, now: int) -> None:
         address = self.endpoint.address_of(effect.peer)
         if address is not None:
@@ -443,13 +616,16 @@ class Engine:
     def _do_leader_changed(self, effect: events.LeaderChanged, now: int) -> None:
         self._look()
         self.front.on_leadership(effect.serving)
-        self._servers_changed = True
-        self._beacon_at = min(self._beacon_at, now + self._timing.link_ack_us)
+        self._presence.roster.vacancy.on_leader(effect.leader, serving=effect.serving, now=now)
+        self._presence.roster.changed()
+        self._presence.announce_by(now + self._timing.link_ack_us)
+
+    def _do_members_changed(self, effect: events.MembersChanged, now: int) -> None:
+        self._presence.roster.changed()
 
     def _do_born(self, effect: events.Born, now: int) -> None:
-        self.cluster_id = effect.cluster_id
         self.endpoint.cluster_id = ClusterId(effect.cluster_id)
-        self._beacon_at = now
+        self._presence.announce_by(now)
 
     def _do_tell(self, effect: events.Tell, now: int) -> None:
         self._lines.append(effect)
@@ -460,104 +636,14 @@ class Engine:
     def _tell(self, text: str, level: str = "info") -> None:
         self._lines.append(events.Tell(level, text))
 
-    # --- being known --------------------------------------------------------------------------
 
-    def _beacon(self) -> Beacon:
-        node = self.node
-        leader = node.leader if node.birth is None else None
-        address = self.endpoint.address_of(leader) if leader not in (None, self.self_id) else None
-        return Beacon(
-            self.settings.cluster_name,
-            self.cluster_id,
-            self.settings.server_name,
-            leader or 0,
-            address,
-            node.leader_ballot,
-            node.log.last_index,
-            self._expect,
-            node.birth.sees if node.birth is not None else (),
-        )
-
-    def _announce(self, now: int) -> None:
-        if not self.node.identified:
-            self._beacon_at = now + self._timing.link_ack_us
-            return
-        settled = self.node.leader is not None
-        interval = self._timing.beacon_us if settled else self._timing.beacon_unjoined_us
-        self._beacon_at = now + interval * 3 // 4 + self._random.randrange(interval // 2)
-        body = encode(self._beacon())
-        for target in self._targets():
-            self.endpoint.send_to(target, body, now)
-        self.front.forget_silent(now - self._timing.link_idle_us)
-
-    def _role(self) -> str:
-        """As `ServerStatus` names it: a follower without a vote is a learner."""
-        node = self.node
-        learns = node.birth is None and node.standing is events.Standing.FOLLOWER
-        return "learner" if learns and not node.is_voter(self.self_id) else node.standing.value
-
-    def servers(self) -> tuple[messages.ServerInfo, ...]:
-        """Every server of the cluster as far as this one knows."""
-        node = self.node
-        current = node.membership.current()
-        names = {voter.node: voter.name for voter in current.voters} if current else {}
-        role = node.role
-        progress_of = getattr(role, "progress_of", None)
-        for peer in getattr(role, "peers", ()):
-            names.setdefault(peer, self._seen_servers.get(peer, f"{peer:016x}"))
-        names.setdefault(self.self_id, self.settings.server_name)
-        found = []
-        for server, name in sorted(names.items()):
-            progress = progress_of(NodeId(server)) if progress_of is not None else None
-            if server == self.self_id:
-                standing, index = self._role(), node.durability.durable_index
-            elif progress is not None:
-                late = node.now - progress.last_heard > self._timing.quorum_us
-                standing = "unreachable" if late else "learner" if progress.learner else "follower"
-                index = progress.verified
-            else:
-                standing, index = "leader" if server == node.leader else "follower", 0
-            address = None if server == self.self_id else self.endpoint.address_of(NodeId(server))
-            found.append(messages.ServerInfo(server, name, address, standing, index))
-        return tuple(found)
-
-    def _push_servers(self) -> None:
-        self._servers_changed = False
-        node = self.node
-        servers = tuple(
-            messages.ServerInfo(each.node, each.name, each.address, each.role, 0)
-            for each in self.servers()
-        )
-        pushed = messages.Servers(node.leader or 0, node.leader_ballot, servers)
-        if pushed != self._pushed and node.birth is None:
-            self._pushed = pushed
-            self.front.push(pushed)
-
-    def status(self, number: int = 0, digest: Digest | None = None) -> messages.StatusReply:
-        """This server in the words of `distinv status`; with a digest, at that digest's seq."""
-        node, machine = self.node, self.machine
-        return messages.StatusReply(
-            number,
-            self.self_id,
-            self.settings.server_name,
-            self.settings.cluster_name,
-            self.cluster_id,
-            self._role(),
-            node.leader or 0,
-            node.leader_ballot,
-            node.log.last_index,
-            node.commit,
-            machine.position.index,
-            machine.seq if digest is None else digest.seq,
-            machine.state_digest(),
-            "" if digest is None else digest.value,
-            self.settings.election_label,
-            self.servers(),
-            machine.session_count,
-        )
+def _nothing() -> None:
+    """For an errand whose failure stops the server."""
 
 
 _END_TURN = events.EndTurn()
+
+_OTHER_CLUSTERS = frozenset({Encounter, Encountered, ClusterDissolved})
 
 _DIGEST = b""
 """The kind of errand behind a status."""
@@ -573,6 +659,7 @@ _CLIENT_MESSAGES: dict[type, Any] = {
     messages.Request: Engine._on_client_request,
     messages.EndSession: Engine._on_client_end,
     messages.Query: Engine._on_client_query,
+    messages.Order: Engine._on_order,
     messages.Ping: Engine._on_ping,
     messages.StatusRequest: Engine._on_status,
 }
@@ -583,11 +670,14 @@ _EFFECTS: dict[type, Any] = {
     events.SendEntries: Engine._do_send_entries,
     events.Write: Engine._do_write,
     events.Commit: Engine._do_commit,
+    events.FetchSnapshot: Engine._do_fetch,
     events.ReadReady: Engine._do_read_ready,
     events.ReadFailed: Engine._do_read_failed,
     events.NotAppended: Engine._do_not_appended,
+    events.OrderAnswered: Engine._do_order_answered,
     events.Probe: Engine._do_probe,
     events.LeaderChanged: Engine._do_leader_changed,
+    events.MembersChanged: Engine._do_members_changed,
     events.Born: Engine._do_born,
     events.Tell: Engine._do_tell,
 }

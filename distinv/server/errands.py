@@ -24,6 +24,8 @@ class Errand:
     """Takes the result and the time in microseconds."""
     fail: Callable[[], None]
     """Nobody is answered; who still wants to know asks again."""
+    fatal: bool = False
+    """A failure stops the server: its own store cannot be trusted any more."""
 
 
 class Errands:

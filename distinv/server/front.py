@@ -7,7 +7,8 @@ holds, so that a session's commands enter it once and in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 from attrs import define
@@ -17,6 +18,7 @@ from distinv.entry import NodeId
 from distinv.errors import InvalidRequest
 from distinv.server.errands import Errands
 from distinv.server.machine import Applied, Machine
+from distinv.wire.frame import SPEAKS
 from distinv.wire.messages import (
     Answer,
     CloseSession,
@@ -36,7 +38,17 @@ from distinv.wire.messages import (
     SessionOpened,
 )
 
-CheckCommand = Callable[[bytes], object]
+
+class Checked(Protocol):
+    """A command that may be taken."""
+
+    @property
+    def protocol(self) -> int:
+        """The oldest in which a server can carry it out."""
+        ...
+
+
+CheckCommand = Callable[[bytes], Checked]
 """Decodes an untrusted command; raises InvalidRequest."""
 
 
@@ -49,6 +61,13 @@ class Situation(msgspec.Struct, frozen=True):
     """A majority of the voters is heard."""
     leader: NodeId | None
     leader_address: tuple[str, int] | None
+    dissolving: bool = False
+    """This cluster gives way to another: its leader takes nothing any more."""
+    protocol: int = SPEAKS[0]
+    """While serving: the newest that every server speaks."""
+
+
+_DISSOLVING = "this cluster is dissolving: another one of its name goes on"
 
 
 @define
@@ -131,10 +150,9 @@ class Front:
         # What they wait for may never come.
         self._behind = [read for read in self._behind if read.client in self._clients]
 
-    def push(self, servers: Servers) -> None:
-        """The server list changed: every connected client learns it at once."""
-        for client in self._clients:
-            self._out.append((client, servers))
+    def push(self, servers: Servers, clients: Sequence[NodeId]) -> None:
+        """The server list changed, or these have none yet: they learn it at once."""
+        self._out += [(client, servers) for client in clients]
 
     # --- commands -----------------------------------------------------------------------------
 
@@ -142,6 +160,8 @@ class Front:
         self, client: NodeId, key: tuple[int, int], copy: int, reason: str, detail: str = ""
     ) -> None:
         situation = self.situation
+        if reason == "no_leader" and situation.dissolving:
+            detail = _DISSOLVING
         message = NotTaken(
             *key, copy, reason, detail, situation.leader or 0, situation.leader_address
         )
@@ -154,7 +174,7 @@ class Front:
             return "not_leader"
         if not situation.serving:
             return "no_leader" if situation.quorum else "no_quorum"
-        if situation.handing_over:
+        if situation.handing_over or situation.dissolving:
             return "no_leader"
         return "overloaded" if self.pending >= self._limits.pending_commands else None
 
@@ -217,11 +237,18 @@ class Front:
     def _acceptable(self, client: NodeId, message: Request) -> bool:
         if not message.command:
             return True  # a void
+        key = (message.session, message.number)
         try:
-            self._check_command(message.command)
+            needed = self._check_command(message.command).protocol
         except InvalidRequest as problem:
-            key = (message.session, message.number)
             self._not_taken(client, key, message.copy, "invalid_request", str(problem))
+            return False
+        if needed > self.situation.protocol:
+            detail = (
+                f"the command needs protocol {needed}, and not every server of the cluster is "
+                f"known to speak more than {self.situation.protocol}: upgrade them all first"
+            )
+            self._not_taken(client, key, message.copy, "version_mismatch", detail)
             return False
         return True
 
@@ -285,6 +312,21 @@ class Front:
             elif each.kind in ("expired", "gap"):
                 reason = "session_expired" if each.kind == "expired" else "gap"
                 self._not_taken(waiter.client, key, waiter.copy, reason)
+
+    def on_installed(self, machine: Machine) -> None:
+        """A snapshot took the place of what was applied: who waits for what it holds is told."""
+        self._machine = machine
+        for key, waiter in list(self._waiting.items()):
+            result = machine.result(*key)
+            if result is not None:
+                del self._waiting[key]
+                self._out.append((waiter.client, Reply(*key, result)))
+        for nonce, waiter in list(self._opening.items()):
+            session = machine.session_of_nonce(nonce)
+            if session is not None:
+                del self._opening[nonce]
+                self._out.append((waiter.client, SessionOpened(nonce, session)))
+        self.serve_reads()
 
     # --- queries ------------------------------------------------------------------------------
 

@@ -15,8 +15,13 @@ write     What one commit wrote: consecutive sectors of one segment. Its number 
           does not fit begins the next, and one larger than a segment gets a segment to measure.
 record    A *record head* (checksum, length, the promise in force) and a message-pack body: one of
           the records of `distinv.storage.api`, or an opening.
-opening   The first record of the first write of every segment: all that is not in the log. So the
-          segments before can one day be dropped whole (the log then begins at `before`).
+opening   The first record of the first write of every segment: all that is not in the log, the
+          base among it. So the segments before it can be dropped whole, once the base is at or
+          above `before`, the end of the log when the segment began.
+
+Version 2 brought the base. Segments of version 1 are read, and never written to again: what they
+would be told next, a base perhaps, begins a segment of version 2. A program that reads version 1
+only refuses that one by its number.
 
 How an end is told from damage (the rule of `distinv.storage.scan`). Let L be the last complete
 write. A sector behind it that names L as the write before belongs to a write that was never
@@ -40,9 +45,10 @@ from zlib import crc32
 import msgspec
 
 from distinv.entry import HASH_BYTES, Ballot, Entry, Position
-from distinv.storage.api import BirthRecord, EntryRecord, Record
+from distinv.storage.api import BaseRecord, BirthRecord, EntryRecord, Record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_VERSIONS_READ = (1, 2)
 SECTOR_BYTES = 512
 
 _MAGIC = b"distinvJ"
@@ -74,6 +80,8 @@ class OpeningRecord(msgspec.Struct, frozen=True, array_like=True, tag=100):
     node: int | None
     cluster_name: str | None
     birth: BirthRecord
+    base: BaseRecord | None = None
+    """In version 1 there was none, and no place for one."""
 
 
 StoredRecord: TypeAlias = Record | OpeningRecord
@@ -125,22 +133,24 @@ class Stored(NamedTuple):
 # --- the file's head --------------------------------------------------------------------------
 
 
-def encode_file_head(segment: int, size_bytes: int) -> bytes:
+def encode_file_head(segment: int, size_bytes: int, version: int = FORMAT_VERSION) -> bytes:
     """The first sector of segment `segment`, a file of `size_bytes`."""
-    start = _FILE_HEAD.pack(
-        _MAGIC, FORMAT_VERSION, crc32(_MAGIC + FORMAT_VERSION.to_bytes(4, "big"))
-    )
+    start = _FILE_HEAD.pack(_MAGIC, version, crc32(_MAGIC + version.to_bytes(4, "big")))
     return (start + _SEGMENT_HEAD.pack(segment, size_bytes)).ljust(SECTOR_BYTES, b"\0")
 
 
-def check_file_head(data: bytes, segment: int) -> None:
-    """Raise UnknownVersionError or DamagedError unless `data` is the file of segment `segment`."""
-    if data[:SECTOR_BYTES] == encode_file_head(segment, len(data)):
-        return
+def check_file_head(data: bytes, segment: int) -> int:
+    """The format's version in `data`, the file of segment `segment`.
+
+    Raises UnknownVersionError, and DamagedError for anything but that file.
+    """
+    for version in _VERSIONS_READ:
+        if data[:SECTOR_BYTES] == encode_file_head(segment, len(data), version):
+            return version
     if len(data) >= _FILE_HEAD.size:
         magic, version, checksum = _FILE_HEAD.unpack_from(data)
         true = crc32(magic + version.to_bytes(4, "big")) == checksum
-        if magic == _MAGIC and true and version != FORMAT_VERSION:
+        if magic == _MAGIC and true and version not in _VERSIONS_READ:
             raise UnknownVersionError(version)
     raise DamagedError(0, f"this is not segment {segment}, or its size has changed")
 

@@ -13,6 +13,7 @@ from attrs import define, field
 
 from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry, Position, follows
 from distinv.storage.api import (
+    BaseRecord,
     BirthRecord,
     EntryRecord,
     IdentityRecord,
@@ -49,6 +50,11 @@ class Places:
         del self._places[length:]
         del self._sizes[length:]
 
+    def drop(self, count: int) -> None:
+        """Forget the first `count`; takes as long as copying the rest."""
+        del self._places[:count]
+        del self._sizes[:count]
+
     def part(self, start: int, stop: int) -> Places:
         """A copy of those from `start` to before `stop`."""
         return Places(self._places[start:stop], self._sizes[start:stop])
@@ -75,77 +81,63 @@ class Places:
 
 
 @define
-class JournalState:
-    """The state after some write. The log has the entries after `base`, up to `last`."""
+class _Plan:
+    """What the log will be after some records of a commit that is not durable yet."""
 
-    base: Position = ORIGIN
-    last: Position = ORIGIN
-    promised: Ballot = NO_BALLOT
-    node: int | None = None
-    cluster_name: str | None = None
-    birth: BirthRecord = NO_BIRTH
-    places: Places = field(factory=Places)
-    """That of entry `base.index + 1` first."""
+    position_at: Callable[[int], Position]
+    base: BaseRecord | None
+    origin: Position
+    last: Position
+    node: int | None
+    kept: int
+    """Up to here the entries are those on disk; the ones after are `added`."""
+    added: list[Position] = field(factory=list)
 
-    @classmethod
-    def opened(cls, opening: OpeningRecord, promised: Ballot) -> JournalState:
-        """The state at the beginning of the oldest segment."""
-        return cls(
-            base=opening.before,
-            last=opening.before,
-            promised=promised,
-            node=opening.node,
-            cluster_name=opening.cluster_name,
-            birth=opening.birth,
-        )
-
-    def opening(self, previous_hash: bytes) -> OpeningRecord:
-        """What a segment says that begins here."""
-        return OpeningRecord(previous_hash, self.last, self.node, self.cluster_name, self.birth)
-
-    def plan(
-        self, records: Sequence[Record], position_at: Callable[[int], Position]
-    ) -> list[Position]:
-        """Where the log ends after each of `records`. Raises MisfitError, changes nothing.
-
-        `position_at` tells the position of an entry that is already in the log.
-        """
-        ends: list[Position] = []
-        last, node = self.last, self.node
-        kept, added = last.index, list[Entry]()
-        for record in records:
-            if isinstance(record, EntryRecord):
-                last = _position_behind(last, record.entry)
-                added.append(record.entry)
-            elif isinstance(record, TruncateRecord):
-                if not self.base.index <= record.index <= last.index:
-                    raise MisfitError(f"no entry {record.index} to truncate to")
-                if record.index > kept:
-                    del added[record.index - kept :]
-                    last = added[-1].position
-                elif record.index < last.index:
-                    kept, added = record.index, []
-                    last = self.base if kept == self.base.index else position_at(kept)
-            elif isinstance(record, IdentityRecord):
-                if node is not None:
-                    raise MisfitError("the directory already has an identity")
-                node = record.node
-            ends.append(last)
-        return ends
-
-    def apply(self, record: Record, end: Position, segment: int, place: int, size: int) -> None:
-        """Take in a record of a durable write; `end` is where the log ends after it."""
+    def take(self, record: Record) -> None:
+        """Raises MisfitError."""
         if isinstance(record, EntryRecord):
-            self.places.add(segment, place, size)
+            self.last = _position_behind(self.last, record.entry)
+            self.added.append(self.last)
         elif isinstance(record, TruncateRecord):
-            self.places.cut(record.index - self.base.index)
-        elif isinstance(record, PromiseRecord):
-            self.promised = record.ballot
-        elif isinstance(record, BirthRecord):
-            self.birth = record
+            self.truncate(record.index)
+        elif isinstance(record, BaseRecord):
+            self.rebase(record)
+        elif isinstance(record, IdentityRecord):
+            if self.node is not None:
+                raise MisfitError("the directory already has an identity")
+            self.node = record.node
+
+    def truncate(self, index: int) -> None:
+        if not self.origin.index <= index <= self.last.index:
+            raise MisfitError(f"no entry {index} to truncate to")
+        self.last = self.position(index)
+        del self.added[max(0, index - self.kept) :]
+        self.kept = min(self.kept, index)
+
+    def rebase(self, record: BaseRecord) -> None:
+        position, present = record.position, position_of(self.base)
+        if record == self.base:
+            return
+        if position.index <= present.index:
+            raise MisfitError(f"the base {position.index} is not above the one at {present.index}")
+        self.base = record
+        if position.index < self.origin.index:
+            return  # in a scan, that begins behind it: it was compaction, or this goes astray
+        if position.index <= self.last.index and self.position(position.index) == position:
+            del self.added[: max(0, position.index - self.kept)]
+            self.kept = max(self.kept, position.index)
         else:
-            self.node, self.cluster_name = record.node, record.cluster_name
-        self.last = end
+            self.last = position
+            self.kept = position.index
+            self.added.clear()
+        self.origin = position
+
+    def position(self, index: int) -> Position:
+        if index == self.last.index:
+            return self.last
+        if index == self.origin.index:
+            return self.origin
+        return self.added[index - self.kept - 1] if index > self.kept else self.position_at(index)
 
 
 def _position_behind(last: Position, entry: Entry) -> Position:
@@ -155,3 +147,113 @@ def _position_behind(last: Position, entry: Entry) -> Position:
     except struct.error as error:  # from a damaged disk, or a bug above
         raise MisfitError(f"entry {entry.index} has a number that has no place in it") from error
     raise MisfitError(f"entry {entry.index} does not follow {last.index}")
+
+
+@define
+class JournalState:
+    """The state after some write. The log has the entries after the base, up to `last`."""
+
+    base: BaseRecord | None = None
+    origin: Position = ORIGIN
+    """The known entries follow this: the base's position, but for a scan under way (`opened`)."""
+    last: Position = ORIGIN
+    promised: Ballot = NO_BALLOT
+    node: int | None = None
+    cluster_name: str | None = None
+    birth: BirthRecord = NO_BIRTH
+    places: Places = field(factory=Places)
+    """That of entry `origin.index + 1` first."""
+    starts: list[tuple[int, int]] = field(factory=list)
+    """Segments that the journal could begin with, each with the index before its entries.
+
+    Both ascend. One is missing here when the log was shorter, since, than when it began: it does
+    not tell by itself what the log was then. The first one is needed, what lies before it is not.
+    """
+
+    @classmethod
+    def opened(cls, opening: OpeningRecord, promised: Ballot) -> JournalState:
+        """The state at the beginning of the oldest segment.
+
+        Between the base that it knows and its own entries some may be missing: then a later base
+        has forgotten them, or they are lost. A scan knows which at its end (`is_anchored`).
+        """
+        return cls(
+            base=opening.base,
+            origin=opening.before,
+            last=opening.before,
+            promised=promised,
+            node=opening.node,
+            cluster_name=opening.cluster_name,
+            birth=opening.birth,
+        )
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether every entry after the base is known."""
+        return self.origin == position_of(self.base)
+
+    def opening(self, previous_hash: bytes) -> OpeningRecord:
+        """What a segment says that begins here."""
+        return OpeningRecord(
+            previous_hash, self.last, self.node, self.cluster_name, self.birth, self.base
+        )
+
+    def begin(self, segment: int) -> None:
+        """The next records are in that segment, behind its opening."""
+        self.starts.append((segment, self.last.index))
+        self._forget_starts()
+
+    def plan(
+        self, records: Sequence[Record], position_at: Callable[[int], Position]
+    ) -> list[Position]:
+        """Where the log ends after each of `records`. Raises MisfitError, changes nothing.
+
+        `position_at` tells the position of an entry that is already in the log.
+        """
+        plan = _Plan(position_at, self.base, self.origin, self.last, self.node, self.last.index)
+        ends: list[Position] = []
+        for record in records:
+            plan.take(record)
+            ends.append(plan.last)
+        return ends
+
+    def apply(self, record: Record, end: Position, segment: int, place: int, size: int) -> None:
+        """Take in a record of a durable write; `end` is where the log ends after it."""
+        self.last = end
+        if isinstance(record, EntryRecord):
+            self.places.add(segment, place, size)
+        elif isinstance(record, TruncateRecord):
+            self.places.cut(record.index - self.origin.index)
+            self._forget_starts()
+        elif isinstance(record, PromiseRecord):
+            self.promised = record.ballot
+        elif isinstance(record, BirthRecord):
+            self.birth = record
+        elif isinstance(record, BaseRecord):
+            self._rebase(record)
+        else:
+            self.node, self.cluster_name = record.node, record.cluster_name
+
+    def _rebase(self, record: BaseRecord) -> None:
+        self.base = record
+        forgotten = record.position.index - self.origin.index
+        if self.last == record.position:
+            self.places = Places()
+        elif forgotten > 0:
+            self.places.drop(forgotten)
+        if forgotten >= 0:
+            self.origin = record.position
+        self._forget_starts()
+
+    def _forget_starts(self) -> None:
+        """Forget those that are none any more, and those that the base makes superfluous."""
+        starts, end, base = self.starts, self.last.index, position_of(self.base).index
+        while starts[-1][1] > end:
+            starts.pop()
+        while base and len(starts) > 1 and starts[1][1] <= base:
+            del starts[0]
+
+
+def position_of(base: BaseRecord | None) -> Position:
+    """The place before the first entry of a log with that base."""
+    return ORIGIN if base is None else base.position

@@ -2,8 +2,13 @@
 
 The format, its glossary and the rule for torn ends: `distinv.storage.format`. Reading it all back:
 `distinv.storage.scan`. Recovery writes nothing into existing segments; the next commit goes behind
-whatever is there. Log compaction would unlink whole segments below a base; the format is ready
-for it (every segment opens with all that is not in the log), this class is not yet.
+whatever is there.
+
+Compaction: a `BaseRecord` is a record like any other. Once it is durable, the segments that hold
+nothing but what it forgot are unlinked, the oldest first, beside the commits that follow; what a
+crash leaves of them goes after the first commit of the next run. They are not used again: every
+sector that is not zero is taken at its word, so a file would have to be filled with zeros first,
+as a new one is.
 """
 
 from __future__ import annotations
@@ -18,10 +23,10 @@ from pathlib import Path
 from attrs import define, field
 
 from distinv.config import Limits
-from distinv.entry import NO_HASH, ORIGIN, Entry, NodeId, Position
+from distinv.entry import NO_HASH, Entry, NodeId, Position
 from distinv.errors import StorageError
 from distinv.storage.api import PromiseRecord, Record, Recovered, StorageContext
-from distinv.storage.failures import DISK_FULL, corrupt, disk_failure
+from distinv.storage.failures import DISK_FULL, disk_failure
 from distinv.storage.files import Files
 from distinv.storage.format import (
     SECTOR_BYTES,
@@ -37,10 +42,10 @@ from distinv.storage.scan import Scan, scan
 from distinv.storage.segments import (
     SEGMENT_BYTES_MAX,
     Segment,
+    drop_segments,
     open_segment,
     prepare_segment,
     remove_unfinished,
-    segment_path,
 )
 
 
@@ -74,13 +79,18 @@ class Journal:
     _refusal: str = field(init=False, default="the journal was not recovered yet")
     """Why every call is refused; empty while it works."""
     _lock: int | None = field(init=False, default=None)
-    _preparer: ThreadPoolExecutor | None = field(init=False, default=None)
-    """A thread of its own, as zero-filling a segment takes as long as a hundred commits."""
+    _helpers: ThreadPoolExecutor | None = field(init=False, default=None)
+    """Two threads beside the commits: zero-filling a segment takes as long as a hundred of them,
+    and unlinking those before a base, in one run, is not to wait for that, nor the other way."""
     _segment: Segment | None = field(init=False, default=None)
     _is_opened: bool = field(init=False, default=False)
     """Whether the segment has a complete write, so an opening."""
     _spare: Future[Segment] | None = field(init=False, default=None)
     """The next segment, perhaps still in the making."""
+    _oldest: int = field(init=False, default=0)
+    """The first segment that is not unlinked, nor about to be."""
+    _dropping: Future[None] | None = field(init=False, default=None)
+    """One run at a time, so that segments go in their order."""
     _number: int = field(init=False, default=0)
     """The highest write number ever given, to a torn write too."""
     _last_number: int = field(init=False, default=0)
@@ -114,34 +124,35 @@ class Journal:
         remove_unfinished(self.files, self.directory)
         found = scan(self.files, self.directory)
         state = found.state
-        if state.base != ORIGIN:
-            path = segment_path(self.directory, 1)
-            raise corrupt(
-                path, 0, f"the file is missing, and entries 1..{state.base.index} with it"
-            )
         self._go_on(found)
         return Recovered(
             node=None if state.node is None else NodeId(state.node),
             cluster_name=state.cluster_name,
             promised=state.promised,
             entries=StoredEntries(
-                self.files, self.directory, 1, state.places.copy(), self.segment_bytes
+                self.files,
+                self.directory,
+                state.origin.index + 1,
+                state.places.copy(),
+                self.segment_bytes,
             ),
             birth=state.birth,
             torn=found.torn is not None,
+            base=state.base,
         )
 
     def _go_on(self, found: Scan) -> None:
         """Get ready to write behind all that is there."""
-        self._preparer = ThreadPoolExecutor(1, "distinv-journal-preparer")
+        self._helpers = ThreadPoolExecutor(2, "distinv-journal-helper")
         if found.segment:
             self._segment = open_segment(self.files, self.directory, found.segment, found.sector)
         else:
             self._segment = prepare_segment(self.files, self.directory, 1, self.segment_bytes)
         if found.unused > self._segment.number:
-            self._spare = self._preparer.submit(
+            self._spare = self._helpers.submit(
                 open_segment, self.files, self.directory, found.unused, 1
             )
+        self._oldest = found.oldest or self._segment.number
         self._is_opened = found.is_opened
         self._number = found.highest_number
         self._last_number, self._last_hash = found.last_number, found.last_hash
@@ -149,18 +160,18 @@ class Journal:
             self._state, self._refusal = found.state, ""
 
     def close(self) -> None:
-        """Release files and lock; wait for a segment in the making. Every later call is refused."""
+        """Release files and lock; wait for the helpers. Every later call is refused."""
         with self._mutex:
             self._refusal = self._refusal or "the journal is closed"
-        if self._preparer is not None:
-            self._preparer.shutdown()
+        if self._helpers is not None:
+            self._helpers.shutdown()
         if self._spare is not None and self._spare.exception() is None:
             self.files.close(self._spare.result().descriptor)
         if self._segment is not None:
             self.files.close(self._segment.descriptor)
         if self._lock is not None:
             os.close(self._lock)
-        self._preparer = self._spare = self._segment = self._lock = None
+        self._helpers = self._spare = self._dropping = self._segment = self._lock = None
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -168,13 +179,23 @@ class Journal:
         """See Storage."""
         with self._mutex:
             self._check_usable()
-            base, end = self._state.base.index, self._state.last.index
-            if not base < first <= last <= end:
-                raise StorageError(f"entries {first}..{last} are not in the log {base + 1}..{end}")
+            before = self._check_there(first, last)
             places = self._state.places
-            stop = places.within(first - base - 1, last - base, max_bytes)
-            places = places.part(first - base - 1, stop)
-        return read_entries(self.files, self.directory, first, places)
+            stop = places.within(first - before - 1, last - before, max_bytes)
+            places = places.part(first - before - 1, stop)
+        try:
+            return read_entries(self.files, self.directory, first, places)
+        except StorageError:
+            with self._mutex:
+                self._check_there(first, last)  # forgotten meanwhile, and its file is gone
+            raise
+
+    def _check_there(self, first: int, last: int) -> int:
+        """The index before the log, which has these entries. Raises StorageError."""
+        before, end = self._state.origin.index, self._state.last.index
+        if not before < first <= last <= end:
+            raise StorageError(f"entries {first}..{last} are not in the log {before + 1}..{end}")
+        return before
 
     def _position_at(self, index: int) -> Position:
         return self.read(index, index, 0)[0].position
@@ -188,6 +209,7 @@ class Journal:
                 self._commit(records)
 
     def _commit(self, records: Sequence[Record]) -> None:
+        self._end_dropping()
         ends = self._state.plan(records, self._position_at)
         pieces = self._encode(records)
         segment, opening = self._room_for(sum(map(len, pieces)))
@@ -198,6 +220,8 @@ class Journal:
         self.files.sync_data(segment.descriptor)
         offset = len(opening)
         with self._mutex:
+            if opening:
+                self._state.begin(segment.number)
             for record, end, piece in zip(records, ends, pieces, strict=True):
                 place = record_place(segment.sector, offset)
                 self._state.apply(record, end, segment.number, place, len(piece))
@@ -207,6 +231,7 @@ class Journal:
         self._number = self._last_number = number
         self._last_hash = digest
         self._prepare_ahead(segment)
+        self._drop_behind()
 
     def _encode(self, records: Sequence[Record]) -> list[bytes]:
         promised = self._state.promised
@@ -259,10 +284,27 @@ class Journal:
         return None
 
     def _prepare_ahead(self, segment: Segment) -> None:
-        if self._spare is None and segment.is_half_used and self._preparer is not None:
-            self._spare = self._preparer.submit(
+        if self._spare is None and segment.is_half_used and self._helpers is not None:
+            self._spare = self._helpers.submit(
                 prepare_segment, self.files, self.directory, segment.number + 1, self.segment_bytes
             )
+
+    def _drop_behind(self) -> None:
+        """Have those segments unlinked that the base has made superfluous."""
+        if self._state.base is None or self._dropping is not None or self._helpers is None:
+            return
+        oldest, _ = self._state.starts[0]
+        if self._oldest < oldest:
+            self._dropping = self._helpers.submit(
+                drop_segments, self.files, self.directory, range(self._oldest, oldest)
+            )
+            self._oldest = oldest
+
+    def _end_dropping(self) -> None:
+        """Raises OSError when segments could not be unlinked: then the next commit is the last."""
+        if self._dropping is not None and self._dropping.done():
+            self._dropping.result()
+            self._dropping = None
 
     # --- refusing -----------------------------------------------------------------------------
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from distinv.errors import StorageError
 
+LOCK_FILE = "lock"
+
 
 def lock_directory(directory: Path) -> int:
     """Lock `directory` until the returned descriptor is closed or this process ends.
 
     Raises StorageError, naming the process, when another one holds it; OSError.
     """
-    path = directory / "lock"
+    path = directory / LOCK_FILE
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

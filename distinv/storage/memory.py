@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry, NodeId, Position, follows
 from distinv.errors import CorruptLog, StorageError
 from distinv.storage.api import (
+    BaseRecord,
     BirthRecord,
     EntryRecord,
     IdentityRecord,
@@ -32,16 +33,21 @@ _NO_BIRTH = BirthRecord(None, ())
 class _Image:
     """The state after some commits."""
 
+    base: BaseRecord | None = None
     identity: IdentityRecord | None = None
     promised: Ballot = NO_BALLOT
     birth: BirthRecord = _NO_BIRTH
     entries: list[Entry] = Factory(list)
+    """Those after the base."""
 
     def apply(self, record: Record) -> None:
         if isinstance(record, EntryRecord):
             self.entries.append(record.entry)
         elif isinstance(record, TruncateRecord):
-            del self.entries[record.index :]
+            del self.entries[record.index - self.before.index :]
+        elif isinstance(record, BaseRecord):
+            self.entries = self.entries_after(record.position)
+            self.base = record
         elif isinstance(record, PromiseRecord):
             self.promised = record.ballot
         elif isinstance(record, BirthRecord):
@@ -54,7 +60,9 @@ class _Image:
         if isinstance(record, EntryRecord):
             fits = follows(self.last, (record.entry,))
         elif isinstance(record, TruncateRecord):
-            fits = 0 <= record.index <= len(self.entries)
+            fits = self.before.index <= record.index <= self.last.index
+        elif isinstance(record, BaseRecord):
+            fits = record == self.base or record.position.index > self.before.index
         elif isinstance(record, IdentityRecord):
             fits = self.identity is None
         else:
@@ -63,8 +71,29 @@ class _Image:
             raise StorageError(f"the records cannot be kept: {record!r} does not fit")
 
     @property
+    def before(self) -> Position:
+        return ORIGIN if self.base is None else self.base.position
+
+    @property
     def last(self) -> Position:
-        return self.entries[-1].position if self.entries else ORIGIN
+        return self.entries[-1].position if self.entries else self.before
+
+    def part(self, first: int, last: int) -> list[Entry]:
+        """Entries `first..last`, which are there."""
+        return self.entries[first - self.before.index - 1 : last - self.before.index]
+
+    def position(self, index: int) -> Position | None:
+        """None where the log has no entry, nor its base."""
+        if index == self.before.index:
+            return self.before
+        is_there = self.before.index < index <= self.last.index
+        return self.part(index, index)[0].position if is_there else None
+
+    def entries_after(self, position: Position) -> list[Entry]:
+        """None at all when that is not on this log."""
+        if self.position(position.index) != position:
+            return []
+        return self.part(position.index + 1, self.last.index)
 
     def copy(self) -> _Image:
         return evolve(self, entries=list(self.entries))
@@ -90,7 +119,7 @@ class MemoryStorage:
         """See Storage."""
         if not self._refusal:
             raise StorageError("the storage is recovered once")
-        if not follows(ORIGIN, self._durable.entries):
+        if not follows(self._durable.before, self._durable.entries):
             raise CorruptLog("a stored entry does not match its hash")
         self._refusal = ""
         identity = self._durable.identity
@@ -101,6 +130,7 @@ class MemoryStorage:
             entries=tuple(self._durable.entries),
             birth=self._durable.birth,
             torn=self._torn,
+            base=self._durable.base,
         )
 
     def stage(self, records: Sequence[Record]) -> int:
@@ -126,18 +156,18 @@ class MemoryStorage:
     def read(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         """See Storage. Only what is durable is there."""
         self._check_usable()
-        entries = self._durable.entries
-        if not 0 < first <= last <= len(entries):
-            raise StorageError(f"entries {first}..{last} are not in the log 1..{len(entries)}")
+        before, end = self.base_index, self.last_index
+        if not before < first <= last <= end:
+            raise StorageError(f"entries {first}..{last} are not in the log {before + 1}..{end}")
         found: list[Entry] = []
         rest = max_bytes
-        for entry in entries[first - 1 : last]:
+        for entry in self._durable.part(first, last):
             rest -= len(entry.payload)
             if found and rest < 0:
                 break
             found.append(entry)
-        before = entries[first - 2].position if first > 1 else ORIGIN
-        if not follows(before, found):
+        previous = self._durable.position(first - 1)
+        if previous is None or not follows(previous, found):
             raise CorruptLog(f"an entry of {first}..{last} does not match its hash")
         return found
 
@@ -161,18 +191,29 @@ class MemoryStorage:
         self._refusal = "the storage has crashed"
 
     @property
+    def base_index(self) -> int:
+        """After which the durable log begins; 0 while it has its first entry."""
+        return self._durable.before.index
+
+    @property
     def last_index(self) -> int:
         """Where the durable log ends."""
-        return len(self._durable.entries)
+        return self._durable.last.index
 
     def flip(self, index: int) -> None:
-        """Flip the first bit of the durable entry's payload, or of its time when it has none."""
-        entry = self._durable.entries[index - 1]
+        """Flip the first bit of the durable entry's payload, or of its time when it has none.
+
+        Raises IndexError when there is no entry at `index`.
+        """
+        at = index - self.base_index - 1
+        if at < 0:
+            raise IndexError(f"entry {index} is not above the base {self.base_index}")
+        entry = self._durable.entries[at]
         if entry.payload:
             rotten = replace(entry, payload=bytes((entry.payload[0] ^ 0x80,)) + entry.payload[1:])
         else:
             rotten = replace(entry, time_us=entry.time_us ^ 1)
-        self._durable.entries[index - 1] = rotten
+        self._durable.entries[at] = rotten
 
     def fail(self, why: str = "the disk failed") -> None:
         """From now on every call is refused, as after a failed sync; `crash` before `recover`."""

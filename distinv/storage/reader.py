@@ -1,7 +1,7 @@
 """Reading entries back by their places, from any thread, beside a running commit.
 
-Files are opened for each call: a commit never touches what lies before it, and no descriptor
-outlives its segment.
+Files are opened for each call: a commit never touches what lies before it, but that segments below
+a base are unlinked, and no descriptor outlives its segment.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _read_run(files: Files, directory: Path, first: int, places: Places) -> list
 class StoredEntries(Sequence[Entry]):
     """The log as it was when recovered, read from disk as it is looked at.
 
-    Later commits do not change it. Every look may raise CorruptLog or StorageError.
+    Later commits do not change it, but for a base: what it forgets goes from the disk, and looking
+    at it raises StorageError. Every look may raise that, or CorruptLog.
     """
 
     _files: Files

@@ -75,6 +75,16 @@ def prepare_segment(files: Files, directory: Path, number: int, size_bytes: int)
     return Segment(number, path, descriptor, size_bytes)
 
 
+def drop_segments(files: Files, directory: Path, numbers: range) -> None:
+    """Unlink these segments, the oldest first, each durably before the next.
+
+    So no crash leaves a gap between those that are left. Raises OSError.
+    """
+    for number in numbers:
+        files.remove(segment_path(directory, number))
+        files.sync_directory(directory)
+
+
 def remove_unfinished(files: Files, directory: Path) -> None:
     """Remove what a crash left of a segment in the making."""
     files.remove(directory / _UNFINISHED)

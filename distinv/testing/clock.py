@@ -16,11 +16,11 @@ import anyio
 
 from distinv.client import client
 from distinv.client import driver as client_driver
-from distinv.runtime import driver, opening
+from distinv.runtime import driver, opening, roll_call
 
 _SECOND_US = 1_000_000
 
-_READERS: tuple[ModuleType, ...] = (driver, opening, client_driver, client)
+_READERS: tuple[ModuleType, ...] = (driver, opening, roll_call, client_driver, client)
 """The modules that know the time, all by the name `monotonic_us`."""
 
 

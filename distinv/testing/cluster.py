@@ -94,6 +94,12 @@ class KeptStorage(MemoryStorage):
 
     in_memory = True
 
+    gone = False
+    """Its cluster has dissolved."""
+
+    def set_aside(self) -> None:
+        self.gone = True
+
 
 class MemoryServer:
     """One server of a `MemoryCluster`, which may be running or not."""
@@ -131,7 +137,9 @@ class MemoryServer:
         return None if self._cluster is None else self._cluster.leader
 
     def storage(self, context: StorageContext) -> KeptStorage:
-        """A `StorageFactory`: the same storage in every life."""
+        """A `StorageFactory`: the same storage in every life in one cluster."""
+        if self._storage.gone:
+            self._storage = KeptStorage()
         return self._storage
 
     async def live(self, *, task_status: TaskStatus[None]) -> None:

@@ -86,6 +86,8 @@ class ServerStatus:
     applied: int
     """The log index of `state_digest`; `seq` and `digest` may be from a moment before."""
     term: int
+    voters: tuple[NodeId, ...]
+    """Who votes, as far as it knows."""
 
 
 class ServerProcesses:
@@ -95,6 +97,7 @@ class ServerProcesses:
         self,
         count: int = 3,
         *,
+        expect: int | None = 0,
         cluster: str = "demo",
         directory: str | os.PathLike[str] | None = None,
         election: str = "bully",
@@ -108,8 +111,9 @@ class ServerProcesses:
         steered: bool = False,
         places: Sequence[Place] | None = None,
         program: Sequence[str] = ("-m", "distinv"),
+        starts_s: Sequence[float] = (),
     ) -> None:
-        """`count` servers, all of them expected at the birth.
+        """`count` servers, all of them expected at the birth, or `expect`; None: whoever is there.
 
         `cluster` is the beginning of the cluster's name. `directory` is kept if it is given.
         `loss` holds for every server and every client made here; `seed` makes it reproducible.
@@ -117,7 +121,8 @@ class ServerProcesses:
         `arguments` are further ones for `distinv serve`. `steered` servers take what their
         `faults` say while they run. `places` says where each server runs, when they are not
         to be on this machine's loopback; they need a `key` then. `program` is what Python runs
-        instead of distinv; it is given the arguments of `distinv serve`.
+        instead of distinv; it is given the arguments of `distinv serve`. `starts_s` says when
+        each server is started, in seconds from entering on; all at once if it is not given.
         """
         self.cluster = f"{cluster}-{secrets.token_hex(3)}"
         # A client that is given none takes the environment's.
@@ -129,10 +134,12 @@ class ServerProcesses:
         self._steered = steered
         self._places = places
         self._program = program
+        self._starts_s = starts_s or (0.0,) * count
         self.beacon_port = free_port()
         self._count = count
         self._arguments = (
-            *("--cluster", self.cluster, "--expect", str(count)),
+            *("--cluster", self.cluster),
+            *(() if expect is None else ("--expect", str(expect or count))),
             *("--beacon-port", str(self.beacon_port), "--election", election),
             *("--multicast", multicast, "--backend", backend, "--log-level", log_level),
             *("--json", "--until-stdin-closes"),
@@ -147,25 +154,13 @@ class ServerProcesses:
     async def __aenter__(self) -> ServerProcesses:
         """Start all servers and wait until they have formed a cluster. Raises ServerFailed."""
         directory = self.directory
-        command = [sys.executable, *self._program, "serve", *self._arguments]
+        directory.mkdir(parents=True, exist_ok=True)
         if self.key is not None:
             _write_key(self._key_file, self.key)
-            command += ["--key", str(self._key_file)]
-        environment = _environment()
-        self.servers = tuple(
-            ServerProcess(
-                f"server-{number}",
-                directory,
-                [*command, *self._faults(number)],
-                environment,
-                place,
-                steered=self._steered,
-            )
-            for number, place in enumerate(self._places or self._loopback(), 1)
-        )
+        places = self._places or [self._loopback() for _ in range(self._count)]
+        self.servers = tuple(self._server(n, place) for n, place in enumerate(places, 1))
         try:
-            for server in self.servers:
-                server.launch()
+            await self._launch()
             await self.wait_ready()
             self._watcher = await self._stack.enter_async_context(self.client("watcher"))
         except BaseException:
@@ -185,6 +180,12 @@ class ServerProcesses:
                 await self.stop()
         finally:
             self._end()
+
+    async def _launch(self) -> None:
+        began = anyio.current_time()
+        for number, start_s in sorted(enumerate(self._starts_s), key=lambda each: each[1]):
+            await anyio.sleep_until(began + start_s)
+            self.servers[number].launch()
 
     async def stop(self) -> None:
         """SIGTERM to all of them at once."""
@@ -260,6 +261,14 @@ class ServerProcesses:
             **settings,
         )
 
+    async def add(self) -> ServerProcess:
+        """Start one more server; it joins the others. Raises ServerFailed."""
+        server = self._server(len(self.servers) + 1, self._loopback())
+        self.servers += (server,)
+        server.launch()
+        await server.wait_ready(PATIENCE_S)
+        return server
+
     def heal(self) -> None:
         """Mend all cuts of all steered servers."""
         for server in self.servers:
@@ -276,7 +285,7 @@ class ServerProcesses:
         found: list[ServerProcess] = []
 
         async def look() -> bool:
-            leaders = [status for status in await self._ask() if status.role == "leader"]
+            leaders = [status for status in await self.ask() if status.role == "leader"]
             if leaders:
                 newest = max(leaders, key=lambda status: status.term)
                 found.append(self[newest.name])
@@ -290,7 +299,7 @@ class ServerProcesses:
         found: dict[str, ServerStatus] = {}
 
         async def look() -> bool:
-            found.update((status.name, status) for status in await self._ask())
+            found.update((status.name, status) for status in await self.ask())
             for server in self.servers:
                 server.check()
             return all(server.name in found for server in self.servers if server.launched)
@@ -313,12 +322,16 @@ class ServerProcesses:
         await wait_until(look, timeout, "the servers do not come to the same log index")
         return found[-1]
 
-    # --- inside ---------------------------------------------------------------------------------
-
-    async def _ask(self) -> list[ServerStatus]:
+    @property
+    def watcher(self) -> InventoryClient:
+        """The client that looks at them: for orders to their leader."""
         assert self._watcher is not None, "enter the context first"
+        return self._watcher
+
+    async def ask(self) -> list[ServerStatus]:
+        """What those say of themselves that answer within a second."""
         try:
-            replies = await self._watcher.status(timeout=_ASK_S)
+            replies = await self.watcher.status(timeout=_ASK_S)
         except Unavailable:
             return []
         return [
@@ -331,18 +344,36 @@ class ServerProcesses:
                 state_digest=reply.state_digest,
                 applied=reply.applied,
                 term=reply.ballot.term,
+                voters=tuple(NodeId(each.node) for each in reply.servers if each.votes),
             )
             for reply in replies
         ]
+
+    # --- inside ---------------------------------------------------------------------------------
 
     @property
     def _key_file(self) -> Path:
         assert self._directory is not None, "enter the context first"
         return self._directory / "key"
 
-    def _loopback(self) -> list[Place]:
-        """A port of this machine for each server, found when it is needed."""
-        return [Place(bind=f"127.0.0.1:{free_port()}") for _ in range(self._count)]
+    def _server(self, number: int, place: Place) -> ServerProcess:
+        key = () if self.key is None else ("--key", str(self._key_file))
+        return ServerProcess(
+            f"server-{number}",
+            self.directory,
+            [
+                *(sys.executable, *self._program, "serve", *self._arguments),
+                *key,
+                *self._faults(number),
+            ],
+            _environment(),
+            place,
+            steered=self._steered,
+        )
+
+    def _loopback(self) -> Place:
+        """A port of this machine, found when it is needed."""
+        return Place(bind=f"127.0.0.1:{free_port()}")
 
     def _faults(self, number: int) -> list[str]:
         faults = ["--loss", str(self._loss)] if self._loss else []

@@ -154,6 +154,11 @@ class ServerProcess:
         if self._process is not None:
             self._process.send_signal(number)  # does nothing when it has ended
 
+    async def wait_ended(self, timeout: float = PATIENCE_S) -> int | None:
+        """Wait until it ends by itself; returns its exit status. Raises ServerFailed."""
+        await wait_until(lambda: not self.running, timeout, f"{self.name} goes on")
+        return await self.stop()
+
     async def kill(self) -> None:
         """SIGKILL: it loses whatever it had not synced."""
         if self.running:

@@ -53,6 +53,9 @@ _SPECIAL_BOUNDS: dict[tuple[type, str], tuple[int, int]] = {
     (Entry, "kind"): (0, 255),
 }
 
+_LENGTHS = {"hash": (HASH_BYTES,), "digest": (0, HASH_BYTES)}
+"""Of the bytes in a field of that name. No digest: of a snapshot that was not begun."""
+
 
 @cache
 def _plan(owner: type) -> tuple[Check, ...]:
@@ -81,8 +84,8 @@ def _collect(
         elif hint is str:
             texts.append(path)
         elif hint is bytes:
-            if name == "hash":
-                checks.append(_hash_check(path))
+            if name in _LENGTHS:
+                checks.append(_length_check(path, _LENGTHS[name]))
         elif _has_fields(hint):
             _collect(hint, path + ".", numbers, texts, checks)
         elif hint is not bool:
@@ -148,11 +151,11 @@ def _range_check(path: str, low: int, high: int) -> Check:
     return check
 
 
-def _hash_check(path: str) -> Check:
+def _length_check(path: str, lengths: tuple[int, ...]) -> Check:
     get = attrgetter(path)
 
     def check(owner: Any) -> None:
-        if len(get(owner)) != HASH_BYTES:
+        if len(get(owner)) not in lengths:
             raise BadDatagram("hash")
 
     return check

@@ -16,12 +16,21 @@ from distinv.config import Limits, Timing
 from distinv.entry import NodeId
 from distinv.errors import BadDatagram, ConfigError
 from distinv.transport.api import Address
-from distinv.wire.events import EndpointEvent, Incoming, LinkReset, Notice, PeerSeen, Stats
+from distinv.wire.events import (
+    EndpointEvent,
+    Incoming,
+    LinkReset,
+    Notice,
+    PeerSeen,
+    Stats,
+    TwinHeard,
+)
 from distinv.wire.frame import (
     CHUNK_BYTES,
     DATA_BYTES,
     DATAGRAM_BYTES_MAX,
     HEADER_BYTES,
+    SPEAKS,
     VERSION,
     WRONG_KEY,
     Chunk,
@@ -31,6 +40,7 @@ from distinv.wire.frame import (
     encode_header,
     encode_plain_header,
     encode_unordered,
+    mismatch,
     parse_chunks_untrusted,
     parse_header_untrusted,
     version_untrusted,
@@ -63,7 +73,9 @@ class Endpoint:
         limits: Limits,
         payload_bytes: int,
         cluster_id: int = 0,
+        speaks: tuple[int, int] = SPEAKS,
     ) -> None:
+        self.speaks = speaks
         self.cluster_id = cluster_id
         self.stats = Stats()
         self.dropped: dict[str, int] = {}
@@ -86,6 +98,7 @@ class Endpoint:
             ),
             next_epoch=count(1).__next__,
             stats=self.stats,
+            speaks=speaks,
         )
         self._counter = 0
         self._peers: OrderedDict[NodeId, Peer] = OrderedDict()
@@ -104,6 +117,11 @@ class Endpoint:
         self._noticed: OrderedDict[tuple[str, Address], int] = OrderedDict()
         """When each warning may be repeated."""
 
+    @property
+    def boot(self) -> int:
+        """This run of the process."""
+        return self._boot
+
     # --- receiving --------------------------------------------------------------------------
 
     def receive_untrusted(self, data: bytes, address: Address, now: int) -> list[Incoming]:
@@ -119,8 +137,9 @@ class Endpoint:
 
     def _receive_untrusted(self, data: bytes, address: Address, now: int) -> list[Incoming]:
         if data[2:3] != _VERSION_BYTE and (version := version_untrusted(data)) != VERSION:
-            detail = f"it speaks version {version} of the protocol, this process {VERSION}"
-            self._notice("version_mismatch", address, detail, now)
+            self._notice(
+                "version_mismatch", address, mismatch((version, version), (VERSION, VERSION)), now
+            )
             raise BadDatagram("version")
         header = parse_header_untrusted(data)
         if header.flags & WRONG_KEY:
@@ -145,17 +164,16 @@ class Endpoint:
         self, header: Header, chunks: Sequence[Chunk], address: Address, now: int
     ) -> list[Incoming]:
         """A datagram that somebody of this cluster made, at some time, for somebody."""
-        ours = header.sender == self._id
+        if header.sender == self._id:
+            return self._take_own(header, chunks, address)
         peer = self._peers.get(header.sender)
         if peer is not None and peer.handshake.boot == header.sender_boot:
             if not peer.handshake.accept(header.counter):
                 raise BadDatagram("replay")
             peer.heard_at = now
             self._peers.move_to_end(peer.id)
-        elif ours and header.sender_boot == self._boot:
-            raise BadDatagram("own")
         if peer is None:
-            if not header.receiver_boot and _hello_of(chunks) is None and not ours:
+            if not header.receiver_boot and _hello_of(chunks) is None:
                 return self._unfresh(chunks, header, address)
             peer = self._add(header.sender, now)
         if header.receiver_boot not in (0, self._boot):
@@ -163,6 +181,15 @@ class Endpoint:
             self._touch(peer)
             raise BadDatagram("earlier process")
         return self._take_of(peer, header, chunks, address, now)
+
+    def _take_own(
+        self, header: Header, chunks: Sequence[Chunk], address: Address
+    ) -> list[Incoming]:
+        """Under this process's own id: there is no link to oneself, nor to who says to be it."""
+        if header.sender_boot == self._boot:
+            raise BadDatagram("own")
+        self.events.append(TwinHeard(address))
+        return self._unfresh(chunks, header, address)
 
     def _take_of(
         self, peer: Peer, header: Header, chunks: Sequence[Chunk], address: Address, now: int
@@ -175,12 +202,6 @@ class Endpoint:
         known = peer.handshake.boot == header.sender_boot
         if not known:
             peer.offer(address, header.sender_boot, now)
-        if peer.id == self._id:
-            # A replay of this process's past proves nothing, a process that answers does.
-            if known:
-                self._notice("same_id", address, _SAME_ID, now)
-            return []
-        if not known:
             return self._unfresh(chunks, header, address)
         if header.receiver_boot == 0:
             # To whom it may concern, from a process that is known, and not had before.
@@ -216,10 +237,13 @@ class Endpoint:
         boot = header.sender_boot
         if peer.address is None:
             peer.learn(address, now)
-        meeting = peer.handshake.on_hello(hello, boot, header.counter, names_us)
+        silent = now - peer.heard_at > self._timing.suspect_ceiling_us
+        meeting = peer.handshake.on_hello(hello, boot, header.counter, names_us, silent=silent)
         if meeting is Meeting.TWIN:
             self._notice("same_id", address, _SAME_ID, now)
             return meeting
+        if meeting is Meeting.MISMATCH:
+            self._notice("version_mismatch", address, mismatch(hello.speaks, self.speaks), now)
         if meeting is Meeting.RESTARTED:
             self._drop_links(peer, "restarted")
         elif meeting is Meeting.FORGOTTEN:
@@ -228,8 +252,7 @@ class Endpoint:
             peer.found(address)
             peer.heard_at = now
             self._peers.move_to_end(peer.id)
-            if peer.id != self._id:
-                self.events.append(PeerSeen(peer.id, address))
+            self.events.append(PeerSeen(peer.id, address))
         if hello.wants_answer:
             peer.greet(address, boot, hello.challenge)
         return meeting
@@ -349,6 +372,11 @@ class Endpoint:
         known = self._peers.get(peer)
         return None if known is None else known.address
 
+    def protocol_of(self, peer: NodeId) -> int:
+        """The newest protocol that the peer's present process and this one speak; 0: not known."""
+        known = self._peers.get(peer)
+        return 0 if known is None else known.handshake.protocol
+
     def connected(self, peer: NodeId) -> bool:
         """Whether the peer's present process is known."""
         known = self._peers.get(peer)
@@ -462,9 +490,8 @@ class Endpoint:
         self._reset_event(peer, reason)
 
     def _reset_event(self, peer: Peer, reason: str) -> None:
-        if peer.id != self._id:
-            self.stats.resets += 1
-            self.events.append(LinkReset(peer.id, reason))
+        self.stats.resets += 1
+        self.events.append(LinkReset(peer.id, reason))
 
     # --- what is counted and told -----------------------------------------------------------
 
@@ -507,4 +534,5 @@ __all__ = [
     "Notice",
     "PeerSeen",
     "Stats",
+    "TwinHeard",
 ]

@@ -18,9 +18,10 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     address: Address
     body: bytes
     fresh: bool
-    """False: it may be a replay, or an answer to an earlier process; only Seek and Beacon count."""
+    """False: it may be a replay, or an answer to an earlier process; only Seek, Beacon, Claim and
+    Claimed count, and what `distinv.server.dissolving` says to other clusters."""
     foreign: bool
-    """It comes from another cluster; only Beacon counts."""
+    """It comes from another cluster; only Beacon counts, and what that says."""
     cluster_id: int
     """The sender's, 0 while it has none."""
     known: bool = True
@@ -55,7 +56,15 @@ class Notice:
     detail: str
 
 
-EndpointEvent: TypeAlias = LinkReset | PeerSeen | Notice
+@frozen
+class TwinHeard:
+    """A process at `address` spoke under this process's own id: one that has the same, or this
+    one's past, repeated. Told at every datagram of it."""
+
+    address: Address
+
+
+EndpointEvent: TypeAlias = LinkReset | PeerSeen | Notice | TwinHeard
 
 
 @define

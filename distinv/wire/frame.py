@@ -21,6 +21,10 @@ from distinv.errors import BadDatagram
 
 MAGIC = b"dI"
 VERSION = 1
+"""Of the layout in this module."""
+SPEAKS = (1, 1)
+"""The oldest and the newest protocol, of messages and log entries, that this process speaks. Two
+processes use the newest that both do; without one they have nothing to say to each other."""
 WRONG_KEY = 1
 """Flag of a datagram without a body, in clear: "I have the key with this fingerprint"."""
 DATAGRAM_BYTES_MAX = 65_535
@@ -83,6 +87,22 @@ def parse_header_untrusted(data: bytes) -> Header:
     return header
 
 
+def common_protocol(theirs: tuple[int, int], ours: tuple[int, int]) -> int:
+    """The newest protocol that both speak; 0 when there is none."""
+    newest = min(theirs[1], ours[1])
+    return newest if newest >= max(theirs[0], ours[0]) else 0
+
+
+def mismatch(theirs: tuple[int, int], ours: tuple[int, int]) -> str:
+    """In words, for the person who has to upgrade one of the two."""
+    return f"it speaks {_versions(theirs)} of the protocol, this process {_versions(ours)}"
+
+
+def _versions(speaks: tuple[int, int]) -> str:
+    oldest, newest = speaks
+    return f"version {oldest}" if oldest == newest else f"versions {oldest} to {newest}"
+
+
 # --- chunks -----------------------------------------------------------------------------------
 
 
@@ -123,6 +143,7 @@ class Hello(msgspec.Struct, frozen=True, gc=False):
     echo: int
     """The receiver's challenge, 0 when it is not known."""
     wants_answer: bool
+    speaks: tuple[int, int] = SPEAKS
 
 
 class Refuse(msgspec.Struct, frozen=True, gc=False):
@@ -140,7 +161,7 @@ _DATA_HEAD = Struct(">IQ")
 _ACK_HEAD = Struct(">IQB")
 _RANGE = Struct(">QI")
 _ANNOUNCE_HEAD = Struct(">IQ")
-_HELLO_HEAD = Struct(">QQB")
+_HELLO_HEAD = Struct(">QQBBB")
 _REFUSE_HEAD = Struct(">I")
 _DATA_CHUNK = Struct(">BHIQ")
 
@@ -169,8 +190,11 @@ def encode_announce(epoch: int, next_seq: int) -> bytes:
     return _CHUNK.pack(_ANNOUNCE, _ANNOUNCE_HEAD.size) + _ANNOUNCE_HEAD.pack(epoch, next_seq)
 
 
-def encode_hello(challenge: int, echo: int, wants_answer: bool) -> bytes:
-    return _CHUNK.pack(_HELLO, _HELLO_HEAD.size) + _HELLO_HEAD.pack(challenge, echo, wants_answer)
+def encode_hello(
+    challenge: int, echo: int, wants_answer: bool, speaks: tuple[int, int] = SPEAKS
+) -> bytes:
+    content = _HELLO_HEAD.pack(challenge, echo, wants_answer, *speaks)
+    return _CHUNK.pack(_HELLO, len(content)) + content
 
 
 def encode_refuse(epoch: int) -> bytes:
@@ -225,9 +249,9 @@ def _parse_announce(body: bytes, start: int, stop: int) -> Announce:
 
 def _parse_hello(body: bytes, start: int, stop: int) -> Hello:
     _expect(stop - start == _HELLO_HEAD.size, "hello chunk")
-    challenge, echo, wants_answer = _HELLO_HEAD.unpack_from(body, start)
-    _expect(challenge != 0 and wants_answer <= 1, "hello chunk")
-    return Hello(challenge, echo, bool(wants_answer))
+    challenge, echo, wants_answer, oldest, newest = _HELLO_HEAD.unpack_from(body, start)
+    _expect(challenge != 0 and wants_answer <= 1 and 0 < oldest <= newest, "hello chunk")
+    return Hello(challenge, echo, bool(wants_answer), (oldest, newest))
 
 
 def _parse_refuse(body: bytes, start: int, stop: int) -> Refuse:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from random import Random
 
-from distinv.wire.frame import Hello, encode_hello
+from distinv.wire.frame import SPEAKS, Hello, common_protocol, encode_hello
 from distinv.wire.seal import ReplayWindow
 
 _RETIRED_KEPT = 4
@@ -37,6 +37,8 @@ class Meeting(Enum):
     """Another process than the one known: that one is gone."""
     FORGOTTEN = auto()
     """The process known has forgotten us."""
+    MISMATCH = auto()
+    """It proved itself, and speaks no protocol that this process does."""
     TWIN = auto()
     """A process taken for gone is alive: two processes have this id."""
 
@@ -44,9 +46,14 @@ class Meeting(Enum):
 class Handshake:
     """The state of knowing one peer."""
 
-    def __init__(self, random: Random, replay_window: int) -> None:
+    def __init__(
+        self, random: Random, replay_window: int, speaks: tuple[int, int] = SPEAKS
+    ) -> None:
+        self._speaks = speaks
         self.boot = 0
         """The process believed in, 0 for none."""
+        self.protocol = 0
+        """The newest that it and this process speak."""
         self._random = random
         self._replay_window = replay_window
         self._seen = ReplayWindow(replay_window)
@@ -68,16 +75,23 @@ class Handshake:
     def hello_to(self, boot: int, echo: int) -> bytes:
         """A Hello chunk for the process `boot` (0: whoever it is)."""
         challenge = self._bond if self.boot and boot in (0, self.boot) else self._offer
-        return encode_hello(challenge, echo, boot != self.boot or not boot)
+        return encode_hello(challenge, echo, boot != self.boot or not boot, self._speaks)
 
-    def on_hello(self, hello: Hello, boot: int, counter: int, names_us: bool) -> Meeting:
-        """A Hello of process `boot`; one of `self.boot` has passed `accept`."""
+    def on_hello(
+        self, hello: Hello, boot: int, counter: int, names_us: bool, *, silent: bool = False
+    ) -> Meeting:
+        """A Hello of process `boot`; one of `self.boot` has passed `accept`.
+
+        `silent`: nothing has been heard of `self.boot` for longer than one that lives is silent.
+        """
         if boot == self.boot:
             return self._on_known(hello, counter)
         if not names_us or hello.echo != self._offer:
             return Meeting.NOTHING
-        if boot in self._retired:
+        if boot in self._retired and not silent:
             return Meeting.TWIN
+        if not common_protocol(hello.speaks, self._speaks):
+            return Meeting.MISMATCH
         return self._adopt(hello, boot, counter)
 
     def _on_known(self, hello: Hello, counter: int) -> Meeting:
@@ -95,9 +109,11 @@ class Handshake:
         self._bond, self._offer = self._offer, self._draw()
         self._their_challenge = hello.challenge
         self._hello_counter = counter
+        self.protocol = common_protocol(hello.speaks, self._speaks)
         if not before:
             return Meeting.ADOPTED
-        self._retired = (*self._retired, before)[-_RETIRED_KEPT:]
+        others = [each for each in self._retired if each != boot]
+        self._retired = (*others, before)[-_RETIRED_KEPT:]
         return Meeting.RESTARTED
 
     def _draw(self) -> int:

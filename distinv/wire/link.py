@@ -34,6 +34,7 @@ from distinv.wire.events import Stats
 from distinv.wire.frame import (
     DATA_BYTES,
     RANGES_MAX,
+    SPEAKS,
     Ack,
     Announce,
     Data,
@@ -79,6 +80,7 @@ class LinkContext:
     """Counts upwards over all peers, so that no epoch comes twice, even when a peer was forgotten
     and came back."""
     stats: Stats
+    speaks: tuple[int, int] = SPEAKS
 
 
 class _Segment(msgspec.Struct):

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from distinv.entry import NO_BALLOT, Ballot, Entry, Position, VoterSet
+from distinv.entry import NO_BALLOT, Ballot, Entry, Position, SnapshotHead, VoterSet
+from distinv.wire.frame import SPEAKS
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +44,67 @@ class Beacon(_Message, frozen=True, tag=2):
     """How many servers a blank one waits for, 0 for "as many as are found"."""
     blank_peers: tuple[int, ...]
     """What a blank server has seen of others like it."""
+    oldest_protocol: int = SPEAKS[0]
+    newest_protocol: int = SPEAKS[1]
+    """What it speaks: see `distinv.wire.frame.SPEAKS`."""
+    role: str = ""
+    """leader, follower, learner, candidate, blank"""
+    commit: int = 0
+    """How far it knows the log to be committed."""
+    no_quorum_us: int = 0
+    """For how long it has known of no leader; 0 when it has one. A time that has passed, as
+    clocks differ."""
+
+
+class Claim(_Message, frozen=True, tag=3):
+    """I run under the id `node`; does anybody else? `Claimed` comes from who does."""
+
+    node: int
+    nonce: int
+    """Random, echoed: what answers it is no recording."""
+    boot: int
+    """The run of the asker."""
+
+
+class Claimed(_Message, frozen=True, tag=4):
+    """I do, too. See `distinv.server.twins` for which of the two stops."""
+
+    node: int
+    nonce: int
+    boot: int
+    """The run of who answers."""
+    up_us: int
+    """For how long it has taken part; 0 while it still asks whether it may."""
+
+
+# --- two clusters of one name (unordered, see `distinv.server.dissolving`) --------------------
+
+
+class Encounter(_Message, frozen=True, tag=7):
+    """You belong to another cluster of this name. Do you live, and what are you?"""
+
+    cluster_name: str
+    nonce: int
+    """Random, echoed: what answers it is no recording."""
+
+
+class Encountered(_Message, frozen=True, tag=71):
+    """What a server whose cluster has a leader answers."""
+
+    nonce: int
+    cluster_id: int
+    server_name: str
+    touched: bool
+    """Its log may hold client commands."""
+
+
+class ClusterDissolved(_Message, frozen=True, tag=9):
+    """That cluster is no more: its last entry, which is committed, says so. True for ever."""
+
+    cluster_name: str
+    cluster_id: int
+    successor: int
+    """The cluster of that name which goes on instead; 0: not known."""
 
 
 # --- birth (ordered) --------------------------------------------------------------------------
@@ -92,6 +154,8 @@ class PreVote(_Message, frozen=True, tag=12):
     """Echoed in the reply; counts one candidate's questions."""
     ballot: Ballot
     """What the candidate would prepare."""
+    voters_index: int
+    """Where the last voter set stands in its log: who is not in ours may know a later one."""
 
 
 class PreVoteReply(_Message, frozen=True, tag=13):
@@ -108,6 +172,8 @@ class Prepare(_Message, frozen=True, tag=14):
     ballot: Ballot
     ordered_by: Ballot
     """The leadership that ordered this hand-over, or `NO_BALLOT`: then stickiness holds."""
+    voters_index: int
+    """As in `PreVote`."""
 
 
 class VotersInPlay(msgspec.Struct, frozen=True, array_like=True):
@@ -161,6 +227,8 @@ class PullReply(_Message, frozen=True, tag=19):
     """False: I do not hold the entry you pull up to."""
     matches: int
     """When `after` is not in the sender's log: an index at which you should try again."""
+    base: int
+    """Where the sender's log begins: what is not above that, only a snapshot holds."""
 
 
 # --- leadership (unordered) -------------------------------------------------------------------
@@ -181,6 +249,10 @@ class HeartbeatAck(_Message, frozen=True, tag=21):
     commit: int
     round: int
     clock_us: int
+    protocol: int = SPEAKS[1]
+    """The newest that it speaks: of what is later, it can hold nothing."""
+    abstains: bool = False
+    """It was removed by order: without another order it takes no vote."""
 
 
 class BallotRefused(_Message, frozen=True, tag=22):
@@ -219,6 +291,32 @@ class AppendMismatch(_Message, frozen=True, tag=32):
     ballot: Ballot
     previous_index: int
     matches: int
+
+
+class Behind(_Message, frozen=True, tag=33):
+    """Unordered. The leader's log begins after `base`, and the receiver's does not reach so far:
+    a snapshot is needed."""
+
+    ballot: Ballot
+    base: int
+
+
+class SnapshotPull(_Message, frozen=True, tag=34):
+    """Unordered. The next piece of your snapshot, please; or of any that reaches beyond `above`."""
+
+    digest: bytes
+    """Of the snapshot that was begun; empty when none was."""
+    offset: int
+    above: int
+
+
+class SnapshotPart(_Message, frozen=True, tag=35):
+    """Ordered. `data` from `offset` on of the snapshot that `head` describes."""
+
+    head: SnapshotHead | None
+    """None: it is being made, ask again."""
+    offset: int
+    data: bytes
 
 
 # --- reads by followers (unordered) -----------------------------------------------------------
@@ -280,7 +378,7 @@ class NotTaken(_Message, frozen=True, tag=54):
     copy: int
     reason: str
     """no_leader, not_leader, no_quorum (too few servers hear each other), overloaded, gap,
-    invalid_request, session_expired"""
+    invalid_request, session_expired, version_mismatch (some server cannot carry it out yet)"""
     detail: str
     leader: int
     leader_address: tuple[str, int] | None
@@ -314,10 +412,17 @@ class ServerInfo(msgspec.Struct, frozen=True, array_like=True):
     """leader, follower, learner, unreachable"""
     index: int
     """The last log index it is known to hold durably."""
+    votes: bool
+    """It is in the last voter set, whether or not it is reached."""
+    lag: int | None = None
+    """Committed entries that it is not known to hold durably; None when nobody knows."""
+    no_quorum_us: int | None = None
+    """For how long it has known of no leader, 0 when it has one; None when nobody knows."""
 
 
 class Servers(_Message, frozen=True, tag=58):
-    """The server list, pushed to connected clients at every change."""
+    """The server list, pushed at every change: by the leader to the other servers, by every
+    server to the clients connected to it."""
 
     leader: int
     ballot: Ballot
@@ -336,10 +441,14 @@ class Pong(_Message, frozen=True, tag=60):
     number: int
     leader: int
     leader_address: tuple[str, int] | None
+    no_quorum_us: int = 0
+    """As in `Beacon`."""
 
 
 class StatusRequest(_Message, frozen=True, tag=61):
     number: int
+    digest: bool = True
+    """With the inventory's, which takes long when there is much of it."""
 
 
 class StatusReply(_Message, frozen=True, tag=62):
@@ -361,6 +470,8 @@ class StatusReply(_Message, frozen=True, tag=62):
     servers: tuple[ServerInfo, ...]
     sessions: int
     """Sessions in the replicated state at `applied`."""
+    no_quorum_us: int = 0
+    """As in `Beacon`."""
 
 
 class EndSession(_Message, frozen=True, tag=63):
@@ -375,6 +486,30 @@ class SessionEnded(_Message, frozen=True, tag=64):
     session: int
 
 
+class Order(_Message, frozen=True, tag=65):
+    """Ordered. A wish about the cluster itself, for its leader. Answered by an empty `Answer`, or
+    a `QueryFailed`; what is so already is done, so it may be sent again."""
+
+    number: int
+    what: str
+    """promote, remove, leave (remove, and let it stop), transfer"""
+    server: int
+    """0 for a transfer to the best follower."""
+    confirmed: bool = False
+    """Who asks knows that fewer than `Limits.voters_min` may be left, and so the next failure
+    stops everything."""
+
+
+class Dismissed(_Message, frozen=True, tag=66):
+    """Ordered. From the leader: you have no vote, by order, and a majority of those who have one
+    know it. Nothing of you is needed any more."""
+
+    stop: bool
+    """You wished to leave. Else go on without a vote."""
+    voters_index: int
+    """Where the last voter set stands in the leader's log: only a later one may name you again."""
+
+
 # --- delivery -----------------------------------------------------------------------------
 
 
@@ -387,6 +522,11 @@ class MulticastBody(_Message, frozen=True, tag=70):
 Message: TypeAlias = (
     Seek
     | Beacon
+    | Claim
+    | Claimed
+    | Encounter
+    | Encountered
+    | ClusterDissolved
     | BirthOffer
     | BirthAnswer
     | Join
@@ -406,6 +546,9 @@ Message: TypeAlias = (
     | Append
     | AppendAck
     | AppendMismatch
+    | Behind
+    | SnapshotPull
+    | SnapshotPart
     | ReadIndex
     | ReadIndexReply
     | OpenSession
@@ -423,6 +566,8 @@ Message: TypeAlias = (
     | StatusReply
     | EndSession
     | SessionEnded
+    | Order
+    | Dismissed
     | MulticastBody
 )
 
@@ -433,6 +578,7 @@ ORDERED: frozenset[type] = frozenset(
         PullReply,
         Append,
         AppendMismatch,
+        SnapshotPart,
         OpenSession,
         SessionOpened,
         Request,
@@ -446,6 +592,8 @@ ORDERED: frozenset[type] = frozenset(
         StatusReply,
         EndSession,
         SessionEnded,
+        Order,
+        Dismissed,
         MulticastBody,
     }
 )

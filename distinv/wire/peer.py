@@ -30,7 +30,7 @@ class Peer:
         self.id = id
         self.address: Address | None = None
         self.heard_at = now
-        self.handshake = Handshake(context.random, context.limits.replay_window)
+        self.handshake = Handshake(context.random, context.limits.replay_window, context.speaks)
         self.urgent: list[bytes] = []
         """Unordered chunks for the next flush."""
         self.greeting: Greeting | None = None

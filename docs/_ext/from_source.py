@@ -8,6 +8,7 @@
     ```
 
     ```{planted-bugs}                 what the simulator must notice
+    ```{schedules}                    what it is told to bring about
     ```
 
 The functions below make Markdown and know nothing of Sphinx, so that the tests can call them.
@@ -27,7 +28,8 @@ import attrs
 from distinv import config
 from distinv.cli import options as cli_options
 from distinv.cli.main import make_parser
-from distinv.testing.simulator.planted import PLANTED
+from distinv.testing.simulator.planted import PLANTED, TOLD_BY
+from distinv.testing.simulator.schedules import SCHEDULES
 
 # --- settings ---------------------------------------------------------------------------------
 
@@ -194,11 +196,22 @@ def options_table(name: str) -> str:
 
 def planted_table() -> str:
     """The bugs that can be planted, and what each does."""
-    rows = ["| name | what it does |", "|---|---|"]
+    rows = ["| name | what it does | shown by |", "|---|---|---|"]
     for name, bug in PLANTED.items():
         if not bug.__doc__:
             raise ValueError(f"the planted bug {name} does not say what it does")
-        rows.append(f"| `{name}` | {_cell(' '.join(bug.__doc__.split()))} |")
+        shown_by = f"`{TOLD_BY[name]}`" if name in TOLD_BY else "seeds"
+        rows.append(f"| `{name}` | {_cell(' '.join(bug.__doc__.split()))} | {shown_by} |")
+    return "\n".join(rows)
+
+
+def schedules_table() -> str:
+    """The schedules with a name, and the story of each."""
+    rows = ["| name | story |", "|---|---|"]
+    for name, schedule in SCHEDULES.items():
+        if not schedule.story.__doc__:
+            raise ValueError(f"the schedule {name} does not tell what it is about")
+        rows.append(f"| `{name}` | {_cell(' '.join(schedule.story.__doc__.split()))} |")
     return "\n".join(rows)
 
 
@@ -239,5 +252,6 @@ def setup(app: Any) -> dict[str, bool]:
     directive("settings", 1, lambda content, name: settings_table(name, reasons_of(content)))
     directive("command-options", 1, lambda _, name: options_table(name))
     directive("planted-bugs", 0, lambda _: planted_table())
+    directive("schedules", 0, lambda _: schedules_table())
     app.connect("autodoc-process-docstring", _leave_out_generated)
     return {"parallel_read_safe": True}

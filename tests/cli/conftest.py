@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from attrs import frozen
+from command_line import CommandLine
 
-from distinv.cli.main import main
 from distinv.testing.processes import ServerProcesses
-
-
-@frozen
-class Ran:
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The object printed last."""
-        return json.loads(self.out.splitlines()[-1])
-
-
-class CommandLine:
-    def __init__(self, capsys: pytest.CaptureFixture[str], *options: str) -> None:
-        self._capsys = capsys
-        self._options = options
-
-    def __call__(self, *arguments: str) -> Ran:
-        self._capsys.readouterr()
-        try:
-            status = main([*arguments, *self._options])
-        except SystemExit as usage:
-            status = int(str(usage.code))
-        printed = self._capsys.readouterr()
-        return Ran(status, printed.out, printed.err)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from distinv.wire.seal import load_key
 
 if TYPE_CHECKING:
-    from conftest import CommandLine
+    from command_line import CommandLine
 
 
 def test_keygen_prints_a_key(distinv: CommandLine) -> None:
@@ -107,7 +107,7 @@ def test_an_event_loop_that_is_not_installed_is_named(
 
 def test_every_command_has_help(distinv: CommandLine) -> None:
     overview = distinv("--help").out
-    commands = re.findall(r"^    (\w+)", overview, re.MULTILINE)
+    commands = re.findall(r"^    ([\w-]+)", overview, re.MULTILINE)
     assert {"serve", "status", "ship", "simulate", "demo"} <= set(commands)
     for command in commands:
         ran = distinv(command, "--help")

@@ -11,7 +11,7 @@ from distinv.errors import InvalidQuantity, InvalidRequest
 from distinv.model import Line
 
 if TYPE_CHECKING:
-    from conftest import CommandLine
+    from command_line import CommandLine
 
 
 def stocked(shop: CommandLine, sku: str, quantity: int = 10) -> None:

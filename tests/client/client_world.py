@@ -19,6 +19,7 @@ from distinv.wire.endpoint import Endpoint, LinkReset
 from distinv.wire.messages import (
     Answer,
     Beacon,
+    ClusterDissolved,
     EndSession,
     Message,
     NotTaken,
@@ -107,6 +108,8 @@ class FakeServer:
         self.address: Address = (f"10.0.0.{number}", 4747)
         self.cluster_id = CLUSTER_ID
         self.alive = True
+        self.gone = ClusterDissolved(CLUSTER, -1, 0)
+        """What is said to those who still belong to that cluster."""
         self.intercept: Intercept | None = None
         self.heard: list[Message] = []
         self.clients: dict[NodeId, None] = {}
@@ -141,7 +144,7 @@ class FakeServer:
     def push_servers(self, term: int) -> None:
         world = self.world
         infos = tuple(
-            ServerInfo(server.node, server.name, server.address, "follower", 0)
+            ServerInfo(server.node, server.name, server.address, "follower", 0, True)
             for server in world.members
         )
         ballot = Ballot(term, world.leader or 0)
@@ -156,7 +159,9 @@ class FakeServer:
             message = decode_untrusted(item.body)
             if isinstance(message, Seek):
                 if message.cluster_name == CLUSTER:
-                    self.endpoint.send_to(source, encode(self._beacon()), now)
+                    gone = item.cluster_id == self.gone.cluster_id
+                    answer = self.gone if gone else self._beacon()
+                    self.endpoint.send_to(source, encode(answer), now)
             elif item.fresh:
                 self.heard.append(message)
                 self.clients[item.peer] = None
@@ -217,7 +222,8 @@ class FakeServer:
         leader = world.leader or 0
         role = "leader" if leader == self.node else "follower"
         infos = tuple(
-            ServerInfo(server.node, server.name, server.address, "", 0) for server in world.servers
+            ServerInfo(server.node, server.name, server.address, "", 0, True)
+            for server in world.servers
         )
         return StatusReply(
             number,
@@ -265,6 +271,10 @@ class World:
         """Whether the kernel tells that a dead server's port is closed."""
         self.completions: dict[int, Completion] = {}
         self.sent = 0
+        self.client_sent_bytes = 0
+        self.servers_sent_bytes = 0
+        self.astray = 0
+        """Datagrams to addresses at which nobody lives."""
         self._flying: list[tuple[int, int, Address, bytes, Address]] = []
         self.servers = [FakeServer(self, number + 1, key) for number in range(servers)]
         self.members = list(self.servers)
@@ -379,6 +389,11 @@ class World:
     def _post(self, datagrams: list[tuple[Address, bytes]], source: Address) -> None:
         for target, data in datagrams:
             self.sent += 1
+            if source == CLIENT_ADDRESS:
+                self.client_sent_bytes += len(data)
+            else:
+                self.servers_sent_bytes += len(data)
+            self.astray += target not in self.by_address and target != CLIENT_ADDRESS
             if self.random.random() < self.loss or source in self.cut or target in self.cut:
                 continue
             at = self.now + self.random.randrange(100, 400)

@@ -8,7 +8,7 @@ from client_world import MILLISECOND, FakeServer, World
 
 from distinv.config import Limits
 from distinv.entry import NodeId
-from distinv.errors import InvalidRequest
+from distinv.errors import DistinvError, InvalidRequest, VersionMismatch
 from distinv.wire.messages import Message, NotTaken, Request
 
 
@@ -106,7 +106,13 @@ def test_a_gap_goes_back_to_the_lowest_unanswered_number() -> None:
     assert world.now - began < 100 * MILLISECOND
 
 
-def test_a_command_that_no_server_can_read_is_invalid_and_does_not_stop_the_rest() -> None:
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [("invalid_request", InvalidRequest), ("version_mismatch", VersionMismatch)],
+)
+def test_a_command_that_servers_cannot_read_is_refused_and_does_not_stop_the_rest(
+    reason: str, error: type[DistinvError]
+) -> None:
     world = World()
     world.answer(world.submit(b"0"))
 
@@ -114,7 +120,7 @@ def test_a_command_that_no_server_can_read_is_invalid_and_does_not_stop_the_rest
         if isinstance(message, Request) and message.command == b"bad":
             server.send(
                 peer,
-                NotTaken(message.session, message.number, 1, "invalid_request", "no", 0, None),
+                NotTaken(message.session, message.number, 1, reason, "no", 0, None),
             )
             return True
         return False
@@ -122,7 +128,7 @@ def test_a_command_that_no_server_can_read_is_invalid_and_does_not_stop_the_rest
     world.servers[0].intercept = refuse
     bad, good = world.submit(b"bad"), world.submit(b"good")
     (end, after) = world.answer(bad, good)
-    assert isinstance(end.error, InvalidRequest)
+    assert isinstance(end.error, error)
     assert str(end.error) == "no"
     assert after.value == b"ok:good"
     assert world.log.effects == [b"0", b"good"]

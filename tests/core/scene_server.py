@@ -18,6 +18,7 @@ from distinv.election.api import ElectionContext
 from distinv.entry import Ballot, Entry, NodeId
 from distinv.storage.api import Record
 from distinv.storage.memory import MemoryStorage
+from distinv.wire.frame import SPEAKS
 from distinv.wire.messages import Append, LogCommand, PullReply
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Server:
     scene: Scene
     id: NodeId
     expect: int = 0
+    protocol: int = SPEAKS[1]
+    """The newest that its release speaks; from the next start on."""
     storage: MemoryStorage = Factory(MemoryStorage)
     sync_us: int = 100
     stalled: bool = False
@@ -45,6 +48,8 @@ class Server:
     alive: bool = False
     boot: int = 0
     applied: int = 0
+    stored: int = 0
+    """What its store holds durably by itself: from there it goes on after a restart."""
     node: Node = Factory(lambda: None, takes_self=False)  # type: ignore[assignment]
     heard_boots: dict[NodeId, int] = Factory(dict)
     serving_changes: list[events.LeaderChanged] = Factory(list)
@@ -52,8 +57,12 @@ class Server:
     ready: dict[int, int] = Factory(dict)
     """Reads that may be served: ticket -> index."""
     failed: list[int] = Factory(list)
+    answers: dict[int, events.OrderAnswered] = Factory(dict)
+    """What became of orders, by their tickets."""
     tells: list[str] = Factory(list)
     probes: list[NodeId] = Factory(list)
+    fetches: list[NodeId] = Factory(list)
+    """From whom it wanted a snapshot. It gets one in its own time: see `install`."""
     cluster_id: int = 0
     _floors: dict[int, int] = Factory(dict)
     _staged: deque[tuple[int, int, tuple[Record, ...]]] = Factory(deque)
@@ -72,7 +81,7 @@ class Server:
         self.boot += 1
         random = Random(f"{scene.seed} {self.id} {self.boot}")
         context = ElectionContext(self.id, random, scene.timing)
-        self.applied = self._commit = 0
+        self.applied = self._commit = self.stored
         self._staged.clear()
         self._inbox.clear()
         self._syncing = False
@@ -83,7 +92,7 @@ class Server:
             cluster_name="shop",
             expect=self.expect,
             recovered=recovered,
-            applied=0,
+            applied=self.stored,
             election_label="scene",
             election=scene.election(context),
             timing=scene.timing,
@@ -91,6 +100,8 @@ class Server:
             random=random,
             now=scene.now,
             preempt=scene.preempt,
+            protocol=self.protocol,
+            touched=False,
         )
         current = self.node.membership.current()
         self.cluster_id = current.cluster_id if current is not None else 0
@@ -126,6 +137,14 @@ class Server:
     def durable_promise(self) -> Ballot:
         return self.storage._durable.promised
 
+    def holds_durably(self, index: int, digest: bytes) -> bool:
+        """Whether its log has this entry on disk, or had it until its store did."""
+        image = self.storage._durable
+        if index < image.before.index:
+            return self.history[index - 1].hash == digest
+        position = image.position(index)
+        return position is not None and position.hash == digest
+
     @property
     def writes_under_way(self) -> int:
         return len(self._staged)
@@ -144,9 +163,9 @@ class Server:
         self.node.check()
         self.scene.witness.on_step(self)
         if self.node.commit > self._was_committed:
-            self._was_committed = self.node.commit
+            before, self._was_committed = self._was_committed, self.node.commit
             if isinstance(self.node.role, Leader):
-                self.scene.witness.on_commit(self, self.node.commit)
+                self.scene.witness.on_commit(self, before, self.node.commit)
         self.scene.on_step(self)
 
     def turn(self, *what: events.Event) -> None:
@@ -200,6 +219,24 @@ class Server:
         self.applied = index
         self.step(events.Applied(index))
 
+    # --- the store ----------------------------------------------------------------------------
+
+    def shorten(self) -> None:
+        """What is applied is durable in the store: the log may lose its beginning."""
+        self.stored = self.applied
+        self.turn(events.StoreDurable(self.applied))
+
+    def install(self, source: Server) -> None:
+        """What `source` has applied takes the place of the own store."""
+        index = source.applied
+        base = source.storage._durable.base
+        if base is None or base.position.index != index:
+            base = source.node.log.base_at(index)
+        self.stored = self.applied = self._commit = index
+        self.scene.witness.on_installed(self, source.history[:index])
+        self._was_committed = max(self._was_committed, index)
+        self.turn(events.Installed(base))
+
     # --- effects ------------------------------------------------------------------------------
 
     def _carry_out(self, effects: Sequence[events.Effect]) -> None:
@@ -223,11 +260,17 @@ class Server:
                 self.failed.extend(ticket for ticket in effect.tickets if ticket >= 0)
             elif isinstance(effect, events.NotAppended):
                 self.not_appended.extend(effect.commands)
+            elif isinstance(effect, events.OrderAnswered):
+                self.answers[effect.ticket] = effect
             elif isinstance(effect, events.LeaderChanged):
                 self.serving_changes.append(effect)
             elif isinstance(effect, events.Born):
                 self.cluster_id = effect.cluster_id
                 self.scene.witness.on_born(self)
+            elif isinstance(effect, events.MembersChanged):
+                pass
+            elif isinstance(effect, events.FetchSnapshot):
+                self.fetches.append(effect.source)
             elif isinstance(effect, events.Probe):
                 self.probes.append(effect.peer)
             else:
@@ -238,8 +281,9 @@ class Server:
         entries = node.log.bodies(first, effect.last, self.scene.limits.pull_bytes)
         assert entries is not None, "scenes keep all bodies"
         message: Append | PullReply
+        base = node.log.base.index
         if effect.pulled:
-            message = PullReply(effect.ballot, effect.previous, tuple(entries), True, 0)
+            message = PullReply(effect.ballot, effect.previous, tuple(entries), True, 0, base)
         else:
             message = Append(effect.ballot, effect.previous, tuple(entries), node.commit, 0)
         self.scene.post(self, effect.to, message)
@@ -266,6 +310,14 @@ class Server:
 
     def submit(self, *numbers: int) -> None:
         self.turn(*(events.Submit(command(number)) for number in numbers))
+
+    def transfer(self, ticket: int, target: int | None) -> None:
+        """Somebody wants `target` to lead, or whoever is best."""
+        self.turn(events.Transfer(None if target is None else NodeId(target), ticket))
+
+    def order(self, ticket: int, server: int, *, votes: bool, confirmed: bool = True) -> None:
+        """Somebody wants `server` to have a vote, or none."""
+        self.turn(events.Order(ticket, NodeId(server), votes, confirmed=confirmed))
 
     def read(self, ticket: int) -> None:
         """A linearizable read arrives: whatever was applied anywhere may be known outside."""

@@ -45,6 +45,28 @@ def proposal(cluster_id: int, *nodes: int) -> VoterSet:
     return VoterSet("shop", cluster_id, tuple(Voter(node, f"s{node}") for node in nodes))
 
 
+def test_a_server_that_lost_its_disk_counts_once() -> None:
+    """It comes back under a new id, from where it was; the two that are there are not three."""
+    machine = birth(1, expect=3)
+    here, there = ("10.0.0.2", 4747), ("10.0.0.2", 4748)
+    machine.on_beacon(NodeId(2), beacon(2), 0, here)
+    machine.on_beacon(NodeId(7), beacon(7), 1_000, here)
+    assert machine.sees == (7,)
+    at = machine.deadline()
+    assert not any(isinstance(each, Remember) for each in machine.on_deadline(at)), "waits for one"
+    machine.on_beacon(NodeId(3), beacon(3), at, there)
+    machine.on_deadline(at)
+    assert machine.accepted is not None
+    assert machine.accepted.ids == (1, 3, 7)
+
+
+def test_servers_of_one_host_are_several() -> None:
+    machine = birth(1, expect=3)
+    for port in (1, 2):
+        machine.on_beacon(NodeId(port + 1), beacon(port + 1), 0, ("10.0.0.2", port))
+    assert machine.sees == (2, 3)
+
+
 def answers(actions: list[BirthAction]) -> list[BirthAnswer]:
     return [action.message for action in actions if isinstance(action, Answer)]
 

@@ -180,7 +180,7 @@ def test_a_slow_network_and_slow_disks_elect_a_leader_all_the_same(count: int) -
 
 def test_who_promised_gives_the_other_time() -> None:
     scene = Scene()
-    scene[2].turn(events.Received(A, Prepare(Ballot(1, A), Ballot(0, A))))
+    scene[2].turn(events.Received(A, Prepare(Ballot(1, A), Ballot(0, A), 1)))
     scene[2].turn(events.Received(C, NominateHint("scene")))
     assert not scene[2].campaigns
     scene.run(399)
@@ -195,7 +195,7 @@ def after_four_campaigns(scene: Scene) -> Server:
     """A server that has promised four times in vain, and gives the last one long."""
     scene.isolate(3)
     for term in (1, 2, 3, 4):
-        scene[3].turn(events.Received(A, Prepare(Ballot(term, A), NO_BALLOT)))
+        scene[3].turn(events.Received(A, Prepare(Ballot(term, A), NO_BALLOT, 1)))
     assert scene.now + 2 * scene.timing.watchdog_us < scene[3].node.quiet_until
     return scene[3]
 
@@ -321,7 +321,7 @@ def pulling_from_one_of_two() -> tuple[Scene, int, int, PullReply]:
     campaign(scene, 1)
     assert scene.run(100, lambda: stage_of(scene) is Stage.SYNCHRONISE)
     source = next(to for _, to, m in scene.sent if isinstance(m, Pull))
-    gone = PullReply(scene[1].node.promised, behind[0].position, (), False, 0)
+    gone = PullReply(scene[1].node.promised, behind[0].position, (), False, 0, 0)
     return scene, source, 5 - source, gone
 
 
@@ -356,7 +356,7 @@ def test_when_nobody_holds_the_promised_log_any_more_it_starts_again_higher() ->
     ballot = scene[1].node.promised
     pulls.clear()
     scene.release(pulls)
-    scene[1].turn(events.Received(B, PullReply(ballot, BEHIND[-1].position, (), False, 0)))
+    scene[1].turn(events.Received(B, PullReply(ballot, BEHIND[-1].position, (), False, 0, 0)))
     assert not scene[1].campaigns
     scene.heal()
     scene.settle()
@@ -397,7 +397,7 @@ def test_what_does_not_follow_by_hash_is_not_taken() -> None:
     campaign(scene, 1)
     assert scene.run(100, lambda: bool(pulls))
     ballot, last = scene[1].node.promised, scene[1].node.log.last
-    reply = PullReply(ballot, last, tuple(AHEAD[5:9]), True, 0)
+    reply = PullReply(ballot, last, tuple(AHEAD[5:9]), True, 0, 0)
     scene[1].turn(events.Received(B, reply))
     assert scene[1].node.log.last == last
     scene.release(pulls)
@@ -417,9 +417,9 @@ def synchronising() -> tuple[Scene, Ballot, Position]:
 def test_answers_to_the_pull_of_an_earlier_candidacy_say_nothing() -> None:
     scene, ballot, last = synchronising()
     earlier = Ballot(ballot.term - 1, A)
-    scene[1].turn(events.Received(B, PullReply(earlier, last, (), False, 0)))
+    scene[1].turn(events.Received(B, PullReply(earlier, last, (), False, 0, 0)))
     assert stage_of(scene) is Stage.SYNCHRONISE
-    scene[1].turn(events.Received(B, PullReply(ballot, last, (), False, 0)))
+    scene[1].turn(events.Received(B, PullReply(ballot, last, (), False, 0, 0)))
     assert not scene[1].campaigns
 
 
@@ -427,7 +427,7 @@ def test_a_pulled_log_that_ends_elsewhere_than_promised_makes_no_leader() -> Non
     """Its source truncated, meanwhile, what it had promised, and has an older entry there."""
     scene, ballot, last = synchronising()
     other = log_of(THREE, (1, 1), *[(1, 3)] * 30)
-    scene[1].turn(events.Received(B, PullReply(ballot, last, tuple(other[2:]), True, 0)))
+    scene[1].turn(events.Received(B, PullReply(ballot, last, tuple(other[2:]), True, 0, 0)))
     assert scene[1].node.log.last == other[-1].position
     assert not scene[1].leads
     assert not scene[1].campaigns

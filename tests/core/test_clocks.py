@@ -38,6 +38,17 @@ def test_one_that_differs_is_named_and_does_not_stop_the_stamps() -> None:
     assert found.differing(SETS) == (C,)
 
 
+def test_a_silent_one_is_no_reason_to_believe_the_own_clock() -> None:
+    """The third had not been heard yet: one promise that differed was "fewer than a majority", and
+    a new leader whose clock was ten years ahead stamped its first batch (schedule
+    clock-ten-years-ahead, seed 34)."""
+    found = clocks(b=-2 * SKEW)
+    assert not found.outvoted(SETS)
+    assert not found.trusted(SETS)
+    found.observe(C, 0, 0)
+    assert found.trusted(SETS), "now two of three say so"
+
+
 def test_a_majority_that_differs_is_right() -> None:
     found = clocks(b=SKEW + 1, c=SKEW + 2)
     assert found.outvoted(SETS)

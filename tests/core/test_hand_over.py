@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from scene import MS, Scene
 
+from distinv.config import Limits
 from distinv.core import events
+from distinv.core.events import OrderAnswered
 from distinv.entry import Ballot, NodeId
 from distinv.wire.messages import Prepare, PrepareRefused, PreVote, TransferOrder
 
@@ -35,6 +37,44 @@ def test_without_a_target_the_one_that_has_most_is_chosen() -> None:
     scene.run(50)
     leader.turn(events.Transfer(None))
     assert scene.run(50, lambda: scene[3].serves)
+
+
+def test_who_orders_a_hand_over_is_answered_when_somebody_else_leads() -> None:
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    leader.transfer(7, 1)
+    assert leader.answers[7] == OrderAnswered(7, True, ""), "so it is already"
+    leader.transfer(8, 9)
+    assert "has no vote, and cannot lead: promote it first" in leader.answers[8].detail
+    scene[2].transfer(9, 1)
+    assert scene[2].answers[9] == OrderAnswered(9, False, "not_leader")
+    leader.transfer(10, 3)
+    assert 10 not in leader.answers
+    assert scene.run(500, lambda: scene[3].serves)
+    assert leader.answers[10] == OrderAnswered(10, True, "")
+
+
+def test_a_sole_voter_has_nobody_to_hand_over_to() -> None:
+    scene = Scene(1)
+    leader = scene.elect(1)
+    scene.settle()
+    leader.transfer(7, None)
+    assert leader.answers[7].detail.startswith("no other server that votes is there to take over")
+
+
+def test_an_ordered_hand_over_that_is_called_off_may_come_later() -> None:
+    scene = Scene(limits=Limits(servers_max=2))
+    leader = scene.elect(1)
+    scene.settle()
+    scene[3].crash()
+    for ticket in (7, 8, 9):
+        leader.transfer(ticket, 3)
+    assert leader.answers == {9: OrderAnswered(9, False, "overloaded")}
+    scene.run(700)
+    assert leader.serves
+    assert leader.answers[7] == OrderAnswered(7, False, "not_yet")
+    assert leader.answers[8] == OrderAnswered(8, False, "not_yet")
 
 
 def test_a_hand_over_to_the_dead_is_called_off() -> None:
@@ -139,7 +179,7 @@ def test_an_order_of_an_older_leadership_does_not_break_stickiness() -> None:
     scene.elect(2)
     scene.settle()
     promised = scene[3].node.promised
-    scene[3].turn(events.Received(A, Prepare(Ballot(promised.term + 1, A), first)))
+    scene[3].turn(events.Received(A, Prepare(Ballot(promised.term + 1, A), first, 1)))
     assert scene[3].node.promised == promised
     assert scene.messages(PrepareRefused, 3)
 

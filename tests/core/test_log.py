@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scene import birth_entry, log_of
 
+from distinv.config import Limits
 from distinv.core.events import InvariantBroken
 from distinv.core.log import Log, more_up_to_date
 from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry, EntryKind, NodeId, Position, make_entry
@@ -86,6 +87,28 @@ def test_a_range_stops_at_its_size_but_has_one_entry() -> None:
     log = log_from(log_of([1], *[(1, 1)] * 5))
     assert log.bodies(2, 6, 0) == [log.body(2)]
     assert log.bodies(5, 4, 100) == []
+
+
+@pytest.mark.parametrize(
+    ("payload_bytes", "keep_entries", "kept"), [(100, 10, 10), (10_000, 1_000, 4), (0, 12, 12)]
+)
+def test_the_log_is_bounded_in_entries_and_in_bytes(
+    payload_bytes: int, keep_entries: int, kept: int
+) -> None:
+    """The story: with batches of a megabyte it grew to gigabytes, since only entries counted."""
+    limits = Limits(log_keep_entries=keep_entries, log_keep_bytes=40_000)
+    log, longest, compacted = log_from(log_of([1])), 0, 0
+    for _ in range(200):
+        log.append(entry_after(log.last, Ballot(2, NodeId(1)), bytes(payload_bytes)))
+        if log.dispensable_now(limits):
+            log.compact(
+                log.base_at(log.dispensable(limits.log_keep_entries, limits.log_keep_bytes))
+            )
+            compacted += 1
+            assert log.last_index - log.base.index == kept
+        longest = max(longest, log.last_index - log.base.index)
+    assert compacted > 1
+    assert kept < longest <= kept + kept // 4 + 2
 
 
 logs = st.lists(st.integers(0, 3), max_size=12).map(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from scene import MS, Scene, Server, command
 
-from distinv.core import events
+from distinv.core import events, votes
 from distinv.election.api import ElectionFactory
 from distinv.election.bully import Bully
 from distinv.election.ring import Ring
@@ -29,7 +29,7 @@ def promise_in_secret(scene: Scene, id: int, term: int) -> None:
     """`id` prepares a high ballot of its own while it is cut off."""
     scene.isolate(id)
     server = scene[id]
-    server.node._on_prepare(A, Prepare(Ballot(1, A), Ballot(0, A)))
+    votes.on_prepare(server.node, A, Prepare(Ballot(1, A), Ballot(0, A), 1))
     server.node.become_candidate("the scene wants it", above=Ballot(term - 1, NodeId(0)))
     server.node.role._prepare()  # type: ignore[union-attr]
     server.turn()

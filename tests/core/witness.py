@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scene_log import CLUSTER_ID
 
 from distinv.core.leader import Leader
-from distinv.entry import Ballot, Entry, NodeId, VoterSet
+from distinv.entry import Ballot, Entry, EntryKind, NodeId, VoterSet, decode_voters
 from distinv.storage.api import EntryRecord, Record
 from distinv.wire.messages import AppendAck, HeartbeatAck, Prepare, Promise
 
@@ -39,6 +39,11 @@ class Witness:
         """A write is durable as a whole, also what it drops again itself."""
         hashes = self._ever_durable.setdefault(server.id, set())
         hashes.update(each.entry.hash for each in records if isinstance(each, EntryRecord))
+
+    def on_installed(self, server: Server, history: list[Entry]) -> None:
+        """Its store holds all this durably, whatever its log held."""
+        hashes = self._ever_durable.setdefault(server.id, set())
+        hashes.update(entry.hash for entry in history)
 
     def on_durable(self, server: Server) -> None:
         hashes = self._ever_durable.setdefault(server.id, set())
@@ -90,30 +95,43 @@ class Witness:
         led = self._led.setdefault(ballot, [])
         for index in range(len(led) + 1, node.log.last_index + 1):
             position = node.log.position(index)
-            assert position is not None
-            led.append(position.hash)
+            if position is None:  # only the store has it
+                led.append(self.history(server.cluster_id)[index - 1].hash)
+            else:
+                led.append(position.hash)
         committed = self.history(server.cluster_id)
         if new and all(entry.ballot < ballot for entry in committed):
             held = led[: len(committed)]
             assert held == [entry.hash for entry in committed], "10: a leader has it all"
 
-    def on_commit(self, server: Server, index: int) -> None:
-        """A leader counts `index` as committed: do the disks of a majority agree?"""
-        position = server.node.log.position(index)
+    def on_commit(self, server: Server, before: int, index: int) -> None:
+        """A leader counts `index` as committed: do the disks of a majority of each set agree?
+
+        In play are the last voter set that was committed before, and every one after it.
+        """
+        log = server.node.log
+        position = log.position(index)
         assert position is not None
-        voters = server.node.voters()
-        holders = [
-            other
-            for other in server.scene.servers.values()
-            if other.id in voters
-            and len(other.durable) >= index
-            and other.durable[index - 1].hash == position.hash
-        ]
-        assert 2 * len(holders) > len(voters), "4: committed, but not on the disks of a majority"
+        base = server.storage._durable.base
+        sets: list[VoterSet] = [] if base is None else [base.voters]
+        for at in range(1, log.last_index + 1):
+            entry = log.body(at)
+            if entry is not None and entry.kind == EntryKind.VOTERS:
+                sets = [*(sets if at > before else ()), decode_voters(entry.payload)]
+        for voters in sets:
+            holders = [
+                voter
+                for voter in voters.ids
+                if voter in server.scene.servers
+                and self._holds(server.scene.servers[voter], index, position.hash)
+            ]
+            assert 2 * len(holders) > len(voters.ids), "4, 5: committed, but not on enough disks"
+
+    def _holds(self, server: Server, index: int, digest: bytes) -> bool:
+        return server.holds_durably(index, digest)
 
     def on_applied(self, server: Server, entry: Entry) -> None:
-        assert len(server.durable) >= entry.index, "7: applied is durable here"
-        assert server.durable[entry.index - 1].hash == entry.hash, "7: applied is durable here"
+        assert server.holds_durably(entry.index, entry.hash), "7: applied is durable here"
         committed = self.history(server.cluster_id)
         if entry.index > len(committed):
             assert entry.index == len(committed) + 1, "9: applied out of order"

@@ -17,6 +17,7 @@ from distinv.cli.options import CLUSTER_VARIABLE
 from distinv.testing.fuzzing import __main__ as fuzzing
 from distinv.testing.simulator.plan import draw_plan
 from distinv.testing.simulator.planted import CANARY, PLANTED
+from distinv.testing.simulator.schedules import SCHEDULES
 from distinv.testing.simulator.simulation import simulate
 
 _CONSOLE = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -90,11 +91,14 @@ def test_it_can_be_typed(command: Command) -> None:
 @pytest.mark.parametrize("command", SHOWN, ids=str)
 def test_the_seed_shows_the_bug(command: Command) -> None:
     options, bug = planted(command)
-    plan = draw_plan(options.seed).changed(options.set)
+    schedule = SCHEDULES[options.schedule] if options.schedule else None
+    plan = schedule.draw(options.seed) if schedule else draw_plan(options.seed)
+    plan = plan.changed(options.set)
     if options.faults is not None:
         plan = plan.only(options.faults)
     with PLANTED[bug]():
-        assert simulate(options.seed, plan=plan).failure, " ".join(command.words)
+        outcome = simulate(options.seed, plan=plan, schedule=schedule)
+    assert outcome.failure, " ".join(command.words)
 
 
 @pytest.mark.parametrize(

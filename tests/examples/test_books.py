@@ -127,7 +127,7 @@ async def test_the_ledger_is_compared(taken: tuple[str, ...], problem: str | Non
 
 
 def status(name: str, digest: str, seq: int = 6) -> ServerStatus:
-    return ServerStatus(name, NodeId(1), "follower", seq, digest, "state", 9, 1)
+    return ServerStatus(name, NodeId(1), "follower", seq, digest, "state", 9, 1, ())
 
 
 def test_servers_that_differ_are_noticed() -> None:

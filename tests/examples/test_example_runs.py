@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import flash_sale  # noqa: E402
+import lost_majority  # noqa: E402
 import online_retail  # noqa: E402
 import server  # noqa: E402
 import till  # noqa: E402
@@ -94,6 +95,37 @@ def test_online_retail_refuses_what_there_is_not(tmp_path: Path) -> None:
     assert report["references"] + report["refused"] == report["invoices"]
 
 
+def test_a_cluster_grows_and_shrinks() -> None:
+    report = played("grow_and_shrink.py", "--terminals", 2, "--seconds", 0.1)
+    found = [(step["servers"], step["voters"]) for step in report["steps"]]
+    assert found == [(1, 1), (3, 3), (5, 5), (7, 5), (3, 3)]
+    assert set(report["voters"]) == {1, 3, 5}
+    assert all(step["orders"] > 0 for step in report["steps"][1:])
+    assert len(report["servers"]) == 3
+
+
+def test_a_majority_is_lost_and_comes_back() -> None:
+    options = ("--terminals", 3, "--seconds", 2, "--timeout", 1, "--backend", "trio")
+    report = played("lost_majority.py", *options)
+    assert [each["leader"] for each in report["outages"]] == ["killed", "spared"]
+    for each in report["outages"]:
+        unavailable = {"NoLeader", "NoQuorum", "NoServer"}
+        assert set(each["writes"]) <= {"answered", "OutcomeUnknown", *unavailable}
+        assert sum(count for end, count in each["writes"].items() if end in unavailable) > 0
+        assert each["local_reads"] > 0
+        assert len(each["as_of"]) == 1
+    assert len(report["servers"]) == 3
+
+
+def test_two_clusters_of_one_name(backend: str) -> None:
+    report = played("two_clusters.py", "--backend", backend)
+    names = {f"{group}-{number}" for group in ("north", "south") for number in (1, 2, 3)}
+    assert set(report["alarms"]) == names
+    assert {each["name"] for each in report["servers"]} == names
+    roles = sorted(each["role"] for each in report["servers"])
+    assert roles == ["follower"] * 4 + ["leader", "learner"]
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "complaint"),
     [
@@ -102,6 +134,7 @@ def test_online_retail_refuses_what_there_is_not(tmp_path: Path) -> None:
         (online_retail, [__file__, "--sample", "5"], "exists: give a new name"),
         (flash_sale, ["--election", "coin"], "choose one of: bully"),
         (flash_sale, ["--units", "0"], "give a number of at least 1"),
+        (lost_majority, ["--servers", "4"], "an odd number of servers, at least 3"),
         (flash_sale, ["--loss", "1"], "a probability is at least 0 and below 1"),
         (till, ["shop", "MUG", "--sell", "-1"], "units are counted from 0 upwards"),
         (till, ["shop", "MUG", "--key", "nowhere"], "nowhere"),

@@ -9,7 +9,7 @@ import pytest
 
 from distinv import config
 from distinv.core.events import Standing
-from distinv.core.leader import Mode
+from distinv.core.progress import Mode
 from distinv.entry import (
     NO_BALLOT,
     TERM_JUMP_MAX,
@@ -20,8 +20,11 @@ from distinv.entry import (
     VoterSet,
     make_entry,
 )
-from distinv.errors import InvalidRequest
+from distinv.errors import InvalidRequest, StorageError
 from distinv.inventory import calls, queries
+from distinv.inventory.machine import StateMachine
+from distinv.testing.fuzzing.bounds import endpoint_sizes
+from distinv.testing.fuzzing.copies import forged, head_of, worked_copy
 from distinv.testing.fuzzing.inbox import Insider
 from distinv.testing.fuzzing.scene import Server
 from distinv.wire.codec import encode
@@ -35,12 +38,14 @@ from distinv.wire.messages import (
     BirthAnswer,
     BirthOffer,
     EndSession,
+    Order,
     PreVoteReply,
     Promise,
     PullReply,
     Query,
     ReadIndex,
     Request,
+    SnapshotPull,
 )
 from distinv.wire.seal import PlainSeal
 
@@ -143,7 +148,7 @@ def test_pulled_entries_beyond_the_target_are_dropped() -> None:
     voters = node.membership.describe(node.commit)
     scene.say(Promise(ballot, target.position, 0, node.clock_us, voters), voter=True)
     assert role._target == target.position
-    scene.say(PullReply(ballot, last, (beyond,), True, 0), voter=True)
+    scene.say(PullReply(ballot, last, (beyond,), True, 0, 0), voter=True)
     assert node.log.last == last
     node.check()
 
@@ -231,6 +236,108 @@ def test_reads_of_a_future_that_never_comes_are_forgotten_with_their_client() ->
     assert refused.count("QueryFailed") == 1_000 - len(scene.front._behind)
     scene.turn(60_000_000)
     assert not scene.front._behind
+
+
+def test_a_datagram_of_questions_for_a_snapshot_costs_one_piece() -> None:
+    """Each of 13 bytes was answered with 64 kB."""
+    scene = Scene(LEADER)
+    limits = scene.net.config.limits
+    scene.say(SnapshotPull(b"", 0, 0))
+    scene.turn()
+    scene.say(*[SnapshotPull(b"", 0, 0)] * 500)
+    kept = endpoint_sizes(scene.engine.endpoint)["link bytes"]
+    assert limits.snapshot_piece_bytes < kept < 2 * limits.snapshot_piece_bytes
+
+
+def test_questions_for_a_newer_snapshot_do_not_copy_the_store_each_time() -> None:
+    """Each took the snapshot away from whoever was getting it, and had the store copied again."""
+    scene = Scene(LEADER)
+    made, maker = 0, scene.engine._desk._make
+
+    def counted() -> Any:
+        nonlocal made
+        made += 1
+        return maker()
+
+    scene.engine._desk._make = counted
+    rest_us = scene.net.config.timing.snapshot_rest_us
+    for _ in range(50):
+        scene.say(SnapshotPull(b"", 0, scene.victim.machine.position.index - 1))
+        scene.say(SnapshotPull(b"", 0, 2**63 - 1), voter=True)
+        scene.turn(rest_us // 10)
+        assert scene.insider.works()
+    assert 1 < made <= 6 + scene.net.now // rest_us
+
+
+def test_orders_are_bounded() -> None:
+    scene = Scene(LEADER)
+    limits, role = scene.net.config.limits, scene.node.role
+    for number in range(1_000):
+        for what in ("promote", "remove", "leave", "transfer", "no such order"):
+            scene.say(Order(number, what, scene.stranger.id), Order(number, what, number))
+        changes: Any = getattr(role, "changes", None)
+        assert len(scene.engine._orders._waiting) <= limits.servers_max
+        assert len(changes._orders) <= limits.servers_max
+        assert len(changes._transfers) <= limits.servers_max
+    scene.turn(10_000_000)
+    assert not scene.engine._orders._waiting
+    scene.engine.endpoint.check()
+
+
+LAST = "SELECT body FROM ledger WHERE seq = (SELECT max(seq) FROM ledger)"
+FORGED = {
+    "UPDATE sessions SET body = 7": "a row of sessions",
+    "UPDATE sessions SET body = x'c1'": "a row of sessions",
+    "UPDATE items SET attributes = x'c1'": "attributes of an item",
+    "UPDATE items SET scale = 9999999999": "a row of items",
+    "UPDATE items SET name = x'41'": "a row of items",
+    "UPDATE locations SET stocked = 9223372036854775807": "a row of locations",
+    "UPDATE levels SET on_hand = 'many'": "a row of levels",
+    "UPDATE levels SET reserved = on_hand + 1": "a row of levels",
+    "UPDATE levels SET version = -1": "a row of levels",
+    "UPDATE keys SET time_us = 'long ago'": "a row of keys",
+    "UPDATE ledger SET body = 'words'": "a row of ledger",
+}
+
+
+@pytest.mark.parametrize("change", FORGED)
+def test_a_snapshot_whose_sums_are_right_and_whose_rows_are_not(change: str) -> None:
+    """It was installed, and the server failed on it at once, or after each restart."""
+    data = forged(worked_copy(), lambda database: database.execute(change) and None)
+    with pytest.raises(StorageError, match=f"wrong: a row of|{FORGED[change]}"):
+        StateMachine.from_snapshot(data, head_of(data))
+
+
+@pytest.mark.parametrize("state", [{"index": 2**52}, {"seq": 2**63 - 1}, {"time_us": 2**63 - 1}])
+def test_a_snapshot_behind_which_nobody_can_go_on(state: dict[str, int]) -> None:
+    """The next command raised OverflowError."""
+    data = forged(worked_copy(), lambda database: None, **state)
+    with pytest.raises(StorageError, match="out of range"):
+        StateMachine.from_snapshot(data, head_of(data))
+
+
+def test_a_snapshot_with_a_schema_that_cannot_be_named() -> None:
+    """UnicodeDecodeError, from SQLite's own words about it."""
+    data = worked_copy().replace(b"CREATE TABLE sessions", b"CREATE TABLE sess\xff\xfens")
+    with pytest.raises(StorageError, match="damaged"):
+        StateMachine.from_snapshot(data, head_of(data))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM ledger",
+        "UPDATE ledger SET body = x'c1'",
+        "UPDATE levels SET chain = 999",
+        f"UPDATE ledger SET body = ({LAST})",
+    ],
+)
+def test_a_ledger_that_is_wrong_is_noticed_by_who_reads_it(change: str) -> None:
+    """AssertionError, DecodeError, or a walk in a ring without end."""
+    data = forged(worked_copy(), lambda database: database.execute(change) and None)
+    machine = StateMachine.from_snapshot(data, head_of(data))
+    with pytest.raises(StorageError, match="damaged"):
+        machine.query(calls.ledger(sku="apple", limit=1_000).encode())
 
 
 @pytest.mark.parametrize("answer", [queries.Number(1, 2), queries.Levels(1, ())])

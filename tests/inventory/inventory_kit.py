@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from distinv.config import Limits
-from distinv.entry import ORIGIN, Ballot, Entry, EntryKind, make_entry
+from distinv.entry import (
+    ORIGIN,
+    Ballot,
+    Entry,
+    EntryKind,
+    Voter,
+    VoterSet,
+    encode_voters,
+    make_entry,
+)
 from distinv.errors import DistinvError
 from distinv.inventory.calls import Call
 from distinv.inventory.commands import Outcome, decode_outcome
@@ -25,6 +34,7 @@ T = TypeVar("T")
 START_US = 1_700_000_000_000_000
 DAY_US = 24 * 3600 * 1_000_000
 BALLOT = Ballot(1, 7)
+VOTERS = VoterSet("shop", 5, (Voter(7, "a"), Voter(8, "b"), Voter(9, "c")))
 
 
 class Clock:
@@ -86,6 +96,9 @@ class Log:
         self.entries.append(entry)
         return self.machine.apply(entry)
 
+    def set_voters(self, voters: VoterSet = VOTERS) -> None:
+        self.append_payload(encode_voters(voters), EntryKind.VOTERS)
+
     def open(self, nonce: int = 1, name: str = "till") -> int:
         (applied,) = self.append(OpenCommand(nonce, name))
         assert applied.kind == "opened"
@@ -103,10 +116,10 @@ class Log:
         (applied,) = self.append(SessionCommand(session, number, lowest, data))
         return applied
 
-    def replay(self, machine: StateMachine) -> list[Applied]:
-        """Apply what `machine` has not seen yet."""
+    def replay(self, machine: StateMachine, last: int | None = None) -> list[Applied]:
+        """Apply what `machine` has not seen yet, up to index `last`."""
         results = []
-        for entry in self.entries[machine.position.index :]:
+        for entry in self.entries[machine.position.index : last]:
             results += machine.apply(entry)
         return results
 

@@ -154,7 +154,7 @@ def test_a_small_cache_changes_nothing() -> None:
         small.receive([Line(sku, 1, "back") for sku in ("A", "A2")])
         for sku in SKUS[1:]:
             assert small.level(sku).on_hand == large.level(sku).on_hand
-            assert len(small.machine._tables._levels) <= 3
+            assert sum(map(len, small.machine._tables._levels.values())) <= 3
         small.ship({"A": 1, "B": 1})
         assert small.machine.problems() == []
         assert small.digest().value != large.digest().value

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+import msgspec
 import pytest
 from inventory_kit import DAY_US, Log, outcome
 
 from distinv.config import Limits
 from distinv.entry import ORIGIN, EntryKind, make_entry
-from distinv.errors import StorageError
-from distinv.inventory import calls
+from distinv.errors import StorageError, UpgradeNeeded
+from distinv.inventory import calls, commands
 from distinv.inventory.commands import (
     Accepted,
     Refused,
@@ -102,7 +105,7 @@ def test_what_arrived_before_the_void_counts(log: Log, session: int) -> None:
     assert log.send(session, 2, b"").result == first.result
 
 
-@pytest.mark.parametrize("data", [b"\xc1", b"\x90", b"\x91" * 10_000, bytes(3_000_000)])
+@pytest.mark.parametrize("data", [b"\xc1", b"\x92\x91", b"\xd9", bytes(3_000_000)])
 def test_bytes_that_are_no_command_are_refused_with_a_seq(
     log: Log, session: int, data: bytes
 ) -> None:
@@ -111,6 +114,41 @@ def test_bytes_that_are_no_command_are_refused_with_a_seq(
     assert answer.code in ("invalid_request", "too_many_lines")
     assert (answer.seq, answer.time_us, log.machine.seq) == (2, log.now_us, 2)
     assert log.send(session, 3, RECEIVE).kind == "result"
+
+
+OF_LATER_RELEASES = {
+    "an operation": [[[99, "A"]], ""],
+    "an operation's field": [[[2, "A", None, ["", "", "", None], "new"]], ""],
+    "the envelope's field": [[[2, "A"]], "", "new"],
+    "another envelope": [],
+}
+
+
+@pytest.mark.parametrize("what", OF_LATER_RELEASES)
+def test_a_committed_command_of_a_later_release_stops_the_server(
+    log: Log, session: int, what: str
+) -> None:
+    """Others carry it out. Passed over here, the stores would differ from then on."""
+    before = log.machine.position
+    command = msgspec.msgpack.encode(OF_LATER_RELEASES[what])
+    with pytest.raises(UpgradeNeeded) as caught:
+        log.send(session, 2, command)
+    assert str(caught.value) == (
+        f"entry {before.index + 1} holds a command that this release does not know: the cluster "
+        "runs a later one; upgrade this server"
+    )
+    assert log.machine.position == before
+    with pytest.raises(StorageError):
+        log.send(session, 2, RECEIVE)
+
+
+def test_a_committed_batch_of_a_later_release_stops_the_server(log: Log) -> None:
+    with pytest.raises(UpgradeNeeded, match="entry 1 holds a command that this release"):
+        log.append_payload(msgspec.msgpack.encode([[250, 1]]), EntryKind.COMMANDS)
+
+
+def test_every_operation_says_since_when_it_exists() -> None:
+    assert list(commands.OPERATION_SINCE) == list(get_args(commands.Operation))
 
 
 def test_seq_counts_accepted_and_refused_commands_only(log: Log, session: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -11,10 +13,14 @@ from attrs import define, evolve, field
 from cluster_kit import DEADLINE_S
 
 from distinv import Config
+from distinv.config import Limits
 from distinv.core.events import Tell, Write
+from distinv.errors import StorageError
 from distinv.plugins.observer import ObserverContext
 from distinv.runtime.driver import Driver, monotonic_us
 from distinv.runtime.observers import Audience
+from distinv.runtime.snapshots import MemoryDepot
+from distinv.server.dissolving import Dissolved
 from distinv.server.engine import Turn
 from distinv.server.errands import Errand
 from distinv.storage.api import PromiseRecord, Record
@@ -25,6 +31,7 @@ pytestmark = pytest.mark.anyio
 
 PEER = ("127.0.0.1", 4747)
 FAR_US = 3_600_000_000
+GONE = Dissolved(77, 88)
 
 
 @define
@@ -58,7 +65,10 @@ class StubEngine:
     def __init__(self) -> None:
         self.node = StubNode()
         self.machine = StubMachine()
+        self.leaving = SimpleNamespace(done=False)
+        self.twins = SimpleNamespace(displaced=None)
         self.notes: list[Any] = []
+        self.gone: Dissolved | None = None
         self.due = monotonic_us() + FAR_US
         self.to_apply = 0
         self.next_turn: dict[str, Any] = {}
@@ -67,6 +77,12 @@ class StubEngine:
     def receive(self, data: bytes, address: Address, now: int) -> None:
         self.notes.append(("received", data))
         self._out.append((address, data))
+
+    def dissolved(self, now: int) -> Dissolved | None:
+        return self.gone
+
+    def status(self) -> str:
+        return f"as of {len(self.notes)} notes"
 
     def persisted(self, ticket: int, now: int) -> None:
         self.notes.append(("persisted", ticket))
@@ -93,6 +109,7 @@ class StubEngine:
     def end_turn(self, now: int) -> Turn:
         self.notes.append(("turn",))
         content: dict[str, Any] = {"write": None, "probes": [], "lines": [], "errands": []}
+        content["snapshot"] = None
         content, self.next_turn = content | self.next_turn, {}
         out, self._out = self._out, []
         return Turn(datagrams=out, **content)
@@ -161,7 +178,29 @@ class Bench:
             storage=self.storage,  # type: ignore[arg-type]
             audience=Audience([("bench", self._observer)], "shop", "node"),
             config=config or quick(),
+            depot=MemoryDepot(Limits()),
+            renew=self.renew,  # type: ignore[arg-type]
         )
+        self.renewed: list[Dissolved] = []
+        self.may_renew = anyio.Event()
+
+    async def renew(self, dissolved: Dissolved) -> SimpleNamespace:
+        self.renewed.append(dissolved)
+        await self.may_renew.wait()
+        self.engine, self.storage = StubEngine(), StubStorage()
+        return SimpleNamespace(engine=self.engine, storage=self.storage, depot=None)
+
+    async def dissolve(self) -> StubEngine:
+        """The engine is done with its cluster; returns it once it is about to be replaced."""
+        old = self.engine
+        await self.until("turn")
+        old.gone = GONE
+        self.driver.wake()
+        with anyio.fail_after(DEADLINE_S):
+            while not self.renewed:
+                await anyio.sleep(0)
+        old.notes.clear()
+        return old
 
     def _observer(self, context: ObserverContext) -> Bench:
         return self
@@ -296,6 +335,72 @@ async def test_an_errand_runs_beside_the_loop() -> None:
         assert results == [42]
 
 
+async def test_a_dissolved_engine_is_replaced_by_a_blank_one() -> None:
+    async with Bench() as bench:
+        old = await bench.dissolve()
+        assert bench.driver.renewing
+        assert str(bench.driver.status()).startswith("as of ")
+        bench.transport.arrive(b"meanwhile")
+        bench.may_renew.set()
+        await bench.until("received", b"meanwhile")
+        assert not bench.driver.renewing
+        assert bench.driver.engine is bench.engine  # type: ignore[comparison-overlap]
+        record = PromiseRecord((1, 7))  # type: ignore[arg-type]
+        bench.engine.next_turn = {"write": Write(1, (record,))}
+        bench.driver.wake()
+        await bench.until("persisted", 1)
+        assert bench.storage.committed == [record]
+        assert bench.renewed == [GONE]
+        assert old.notes == []
+    told = [event.text for event in bench.heard if isinstance(event, Tell)]
+    assert any(text.startswith(f"cluster {77:016x} is dissolved") for text in told)
+
+
+async def test_no_store_is_replaced_under_an_errand() -> None:
+    async with Bench() as bench:
+        may_end, seen = Event(), list[Any]()
+        bench.engine.next_turn = {
+            "errands": [Errand(may_end.wait, lambda result, now: seen.append(result), lambda: None)]
+        }
+        bench.engine.gone = GONE
+        bench.driver.wake()
+        with anyio.fail_after(DEADLINE_S):
+            while not bench.driver.renewing:
+                await anyio.sleep(0)
+            await anyio.wait_all_tasks_blocked()
+            assert bench.renewed == []
+            may_end.set()
+            bench.may_renew.set()
+            while not bench.renewed:
+                await anyio.sleep(0)
+        assert seen == [True]
+
+
+async def test_a_stop_waits_until_what_was_begun_is_done() -> None:
+    async with Bench() as bench:
+        old = await bench.dissolve()
+        bench.driver.stop()
+        await anyio.wait_all_tasks_blocked()
+        assert not bench.driver.ended.is_set()
+        bench.may_renew.set()
+    assert bench.driver.ended.is_set()
+    assert bench.driver.failure is None
+    assert bench.driver.engine is not old  # type: ignore[comparison-overlap]
+
+
+async def test_what_cannot_be_set_aside_stops_the_server() -> None:
+    async with Bench() as bench:
+
+        async def refuse(dissolved: Dissolved) -> None:
+            bench.renewed.append(dissolved)
+            raise StorageError("the disk is full")
+
+        bench.driver._renew = refuse  # type: ignore[assignment]
+        await bench.dissolve()
+        with anyio.fail_after(DEADLINE_S), pytest.raises(StorageError, match="the disk is full"):
+            await bench.driver.wait_until(lambda: False)
+
+
 async def test_what_is_said_last_is_still_told() -> None:
     async with Bench() as bench:
         await bench.until("turn")
@@ -303,6 +408,33 @@ async def test_what_is_said_last_is_still_told() -> None:
     assert Tell("info", "good-bye") in bench.heard
     warnings = [event.text for event in bench.heard if isinstance(event, Tell)]
     assert any("does not hear announcements any more" in text for text in warnings)
+
+
+FULL = StorageError("the disk is full")
+FULL.__cause__ = OSError(28, "No space left on device")
+CLOSED = StorageError("the store is closed, or failed before")
+BUG = ZeroDivisionError()
+
+
+@pytest.mark.parametrize(
+    ("group", "cause"),
+    [
+        ([FULL], FULL),
+        ([FULL, CLOSED], FULL),
+        ([CLOSED, FULL], FULL),
+        ([ExceptionGroup("inner", [FULL, CLOSED]), CLOSED], FULL),
+        ([FULL, BUG], BUG),
+        ([FULL, ExceptionGroup("inner", [CLOSED, BUG])], BUG),
+    ],
+)
+async def test_of_several_tasks_that_fail_together_one_says_why(
+    group: list[Exception], cause: Exception
+) -> None:
+    """A full disk fails the checkpoint and what is applied meanwhile: "unhandled errors in a
+    TaskGroup" was all that the server said."""
+    async with Bench() as bench:
+        bench.driver._fail(ExceptionGroup("unhandled errors in a TaskGroup", group))
+        assert bench.driver.failure is cause
 
 
 async def test_an_unforeseen_failure_ends_the_loop_and_is_kept() -> None:

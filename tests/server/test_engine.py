@@ -32,7 +32,9 @@ from distinv.multicast.api import (
     MulticastFactory,
 )
 from distinv.multicast.fanout import fanout
-from distinv.server.engine import Engine, Settings
+from distinv.runtime.snapshots import MemoryDepot
+from distinv.server.engine import Engine
+from distinv.server.settings import Settings
 from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
 from distinv.storage.memory import MemoryStorage
 from distinv.testing.simulator.hostile import Silent
@@ -76,6 +78,7 @@ def engine(
         limits=settings.limits,
         payload_bytes=1_200,
     )
+    depot = MemoryDepot(settings.limits)
     return Engine(
         self_id=ME,
         settings=Settings("shop", "s1", 1, "silent"),
@@ -90,6 +93,8 @@ def engine(
         targets=lambda: [EVERYBODY],
         random=random,
         now=0,
+        make_snapshot=depot.maker,
+        pieces=depot,
     )
 
 

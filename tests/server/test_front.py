@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from attrs import Factory, define
 
@@ -106,9 +107,15 @@ class Ledger:
         return False
 
 
-def check(data: bytes) -> None:
+@define
+class Checked:
+    protocol: int
+
+
+def check(data: bytes) -> Checked:
     if data == b"nonsense":
         raise InvalidRequest("that is nonsense")
+    return Checked(2 if data == b"new" else 1)
 
 
 class Desk:
@@ -202,6 +209,24 @@ def test_what_cannot_be_read_is_not_taken_and_leaves_its_number_free() -> None:
     ]
     desk.ask(1, copy=2, body=b"")
     assert desk.numbers() == [1], "as a void"
+
+
+def test_a_command_that_some_server_cannot_carry_out_is_not_taken() -> None:
+    desk = Desk()
+    desk.ask(1, body=b"new")
+    assert desk.said() == [
+        desk.not_taken(
+            1,
+            1,
+            "version_mismatch",
+            "the command needs protocol 2, and not every server of the cluster is known to speak "
+            "more than 1: upgrade them all first",
+        )
+    ]
+    assert desk.numbers() == []
+    desk.front.situation = msgspec.structs.replace(SERVING, protocol=2)
+    desk.ask(1, copy=2, body=b"new")
+    assert desk.numbers() == [1]
 
 
 # --- not taken, and why -----------------------------------------------------------------------

@@ -55,6 +55,19 @@ class CrashingFiles(QuickFiles):
 
 
 @define(eq=False)
+class KeepingFiles(CrashingFiles):
+    """Segments are never removed: a test does that afterwards, up to where it crashes."""
+
+    removed: list[Path] = field(factory=list)
+
+    def remove(self, path: Path) -> None:
+        if path.suffix == ".segment":
+            self.removed.append(path)
+        else:
+            super().remove(path)
+
+
+@define(eq=False)
 class FailingFiles(QuickFiles):
     """Operations named in `failing` raise an OSError with that number; all are noted in `calls`."""
 
@@ -88,6 +101,11 @@ class FailingFiles(QuickFiles):
         self._call("replace", target)
         super().replace(source, target)
 
+    def remove(self, path: Path) -> None:
+        if path.suffix == ".segment":
+            self._call("remove", path)
+        super().remove(path)
+
 
 def journal(path: Path, files: Files | None = None, segment_bytes: int = SMALL_SEGMENT) -> Journal:
     return Journal(path, segment_bytes=segment_bytes, files=files or QuickFiles())
@@ -97,6 +115,11 @@ def reopened(path: Path, segment_bytes: int = SMALL_SEGMENT) -> tuple[Journal, R
     """A journal that goes on in `path`, and what was there."""
     storage = journal(path, segment_bytes=segment_bytes)
     return storage, storage.recover()
+
+
+def segment_names(path: Path) -> list[int]:
+    """The numbers of the segment files in a data directory."""
+    return [int(file.stem) for file in sorted((path / "journal").glob("*.segment"))]
 
 
 def look(path: Path) -> tuple[Contents, bool]:

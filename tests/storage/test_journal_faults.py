@@ -251,9 +251,9 @@ def test_another_format_is_named_with_the_way_forward(tmp_path: Path) -> None:
     storage.close()
     segment = tmp_path / "journal" / "0000000001.segment"
     data = segment.read_bytes()
-    head = data[:8] + (2).to_bytes(4, "big")
+    head = data[:8] + (3).to_bytes(4, "big")
     segment.write_bytes(head + zlib.crc32(head).to_bytes(4, "big") + data[16:])
-    with pytest.raises(StorageError, match="has format 2, this program reads 1") as caught:
+    with pytest.raises(StorageError, match="has format 3, this program reads 1 to 2") as caught:
         reopened(tmp_path)
     assert not isinstance(caught.value, CorruptLog)
 

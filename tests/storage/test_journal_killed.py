@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from storage_kit import look, reopened
+from storage_kit import look, reopened, segment_names
 
-from distinv.testing.conformance.written import IDENTITY
+from distinv.testing.conformance.written import IDENTITY, compacting, log_of, records_of
 
 WRITER = """
 import sys
@@ -26,11 +26,25 @@ for entry in log_of(*(b"x" * (number * 37 % 1_500) for number in range(3_000))):
 """
 
 
-@pytest.mark.parametrize("acknowledged", [1, 100])
-def test_killed(acknowledged: int, tmp_path: Path) -> None:
+COMPACTING_WRITER = """
+import sys
+from storage_kit import journal
+from distinv.testing.conformance.written import compacting
+from distinv.storage.files import Files
+
+storage = journal(sys.argv[1], Files())
+storage.recover()
+for number, (records, _) in enumerate(compacting(3_000)):
+    storage.commit(records)
+    print(number, flush=True)
+"""
+
+
+def killed(path: Path, program: str, acknowledged: int) -> int:
+    """Kill a writer once it has said that number; the last one that it said."""
     here = Path(__file__).parent
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)],
+        [sys.executable, "-c", program, str(path)],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": f"{here}:{here.parent.parent}"},
@@ -40,10 +54,28 @@ def test_killed(acknowledged: int, tmp_path: Path) -> None:
         while last < acknowledged:
             last = int(writer.stdout.readline())
         writer.kill()
-        last = max([last, *map(int, writer.stdout.read().split())])
+        return max([last, *map(int, writer.stdout.read().split())])
+
+
+@pytest.mark.parametrize("acknowledged", [1, 100])
+def test_killed(acknowledged: int, tmp_path: Path) -> None:
+    last = killed(tmp_path, WRITER, acknowledged)
     found, _ = look(tmp_path)
     assert found.node == IDENTITY.node
     assert len(found.entries) in (last, last + 1), "the one under way may be there or not"
     storage, recovered = reopened(tmp_path)
     assert tuple(recovered.entries) == found.entries
     storage.close()
+
+
+@pytest.mark.parametrize("acknowledged", [30, 150])
+def test_killed_while_it_drops_segments(acknowledged: int, tmp_path: Path) -> None:
+    last = killed(tmp_path, COMPACTING_WRITER, acknowledged)
+    possible = [expected for _, expected in compacting(last + 1)[last:]]
+    found, _ = look(tmp_path)
+    assert found in possible, "the one under way may be there or not"
+    storage, _ = reopened(tmp_path)
+    storage.commit(records_of(log_of(b"on", after=found.entries[-1].position)))
+    storage.close()
+    assert len(look(tmp_path)[0].entries) == len(found.entries) + 1
+    assert segment_names(tmp_path)[0] > 1

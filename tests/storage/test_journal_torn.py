@@ -6,14 +6,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from zlib import crc32
 
 import msgspec
 import pytest
 from storage_kit import CrashingFiles, journal, look, reopened
 
-from distinv.entry import NO_BALLOT, Ballot, Position
+from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry, Position
 from distinv.errors import CorruptLog, StorageError
-from distinv.storage.api import PromiseRecord, Record
+from distinv.storage.api import EntryRecord, PromiseRecord, Record
 from distinv.storage.files import Files
 from distinv.storage.format import (
     SECTOR_BYTES,
@@ -22,7 +23,15 @@ from distinv.storage.format import (
     encode_write,
 )
 from distinv.storage.scan import Scan, scan
-from distinv.testing.conformance.written import BALLOT, BIRTH, IDENTITY, PROMISE, log_of, records_of
+from distinv.testing.conformance.written import (
+    BALLOT,
+    BIRTH,
+    IDENTITY,
+    PROMISE,
+    base_at,
+    log_of,
+    records_of,
+)
 
 Prepare = Callable[[Path, CrashingFiles], list[Record]]
 """Writes what comes before the last commit; returns the records of that."""
@@ -294,6 +303,12 @@ def forged(path: Path, write: Callable[[Scan], bytes]) -> str:
 BIRTH_BYTES = encode_record(BIRTH, PROMISE.ballot)
 
 
+def record_around(body: bytes) -> bytes:
+    """A record that is true to its checksum, whatever its body."""
+    head = len(body).to_bytes(4, "big") + encode_record(BIRTH, BALLOT)[8:24]
+    return crc32(head + body).to_bytes(4, "big") + head + body
+
+
 def test_a_true_write_is_accepted(tmp_path: Path) -> None:
     """The forger can write: what the other forgeries are refused for is what is wrong in them."""
     assert (
@@ -312,8 +327,16 @@ def test_a_true_write_is_accepted(tmp_path: Path) -> None:
             None,
             encode_record(records_of(log_of(b"a", b"b"))[1], BALLOT),
         ),
+        (
+            "an entry with too large a number",
+            None,
+            encode_record(EntryRecord(Entry(1, BALLOT, 0, 300, b"", bytes(16))), BALLOT),
+        ),
+        ("a base before the log", None, encode_record(base_at(ORIGIN), BALLOT)),
         ("a record cut short", None, BIRTH_BYTES + BIRTH_BYTES[:20]),
         ("a record cut shorter", None, BIRTH_BYTES + BIRTH_BYTES[:40]),
+        ("a text that is none", None, record_around(b"\x93\x01\x07\xa1\xff")),
+        ("an array in an array in …", None, record_around(b"\x93\x04\x00" + b"\x91" * 1_500)),
         ("a record with a wrong checksum", None, BIRTH_BYTES[:-1] + b"?"),
         ("no record", None, b""),
     ],
@@ -373,6 +396,7 @@ def test_a_true_opening_is_accepted(tmp_path: Path) -> None:
         {"node": 8},
         {"cluster_name": "other"},
         {"birth": BIRTH},
+        {"base": base_at(Position(1, BALLOT, bytes(16)))},
     ],
 )
 def test_a_segment_with_a_wrong_opening_is_found(

@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from distinv.entry import NO_BALLOT, Ballot
-from distinv.errors import StorageError
+from distinv.errors import CorruptLog, StorageError
 from distinv.storage.api import PromiseRecord, TruncateRecord
 from distinv.storage.memory import MemoryStorage
-from distinv.testing.conformance.written import BALLOT, IDENTITY, PROMISE, log_of, records_of
+from distinv.testing.conformance.written import (
+    BALLOT,
+    IDENTITY,
+    PROMISE,
+    base_at,
+    log_of,
+    records_of,
+)
 
 
 @pytest.fixture
@@ -91,6 +98,39 @@ def test_what_was_recovered_does_not_change(storage: MemoryStorage) -> None:
     storage.commit([TruncateRecord(0), PromiseRecord(Ballot(9, 9))])
     assert list(recovered.entries) == log_of(b"a")
     assert recovered.promised == BALLOT
+
+
+def test_a_staged_base_forgets_nothing_yet(storage: MemoryStorage) -> None:
+    entries = log_of(b"a", b"b", b"c")
+    storage.commit(records_of(entries))
+    base = base_at(entries[1].position)
+    ticket = storage.stage([base])
+    assert storage.read(1, 3, 100) == entries
+    assert (storage.base_index, storage.last_index) == (0, 3)
+    storage.crash()
+    assert storage.recover().base is None
+    ticket = storage.stage([base, TruncateRecord(2)])
+    storage.stage([*records_of(log_of(b"lost", after=base.position))])
+    storage.make_durable(ticket)
+    assert (storage.base_index, storage.last_index) == (2, 2)
+    storage.crash()
+    recovered = storage.recover()
+    assert (recovered.base, list(recovered.entries)) == (base, [])
+
+
+def test_a_flipped_entry_behind_a_base_is_found(storage: MemoryStorage) -> None:
+    entries = log_of(b"a", b"b", b"c", b"d")
+    storage.commit([*records_of(entries), base_at(entries[1].position)])
+    for gone in (0, 1, 2, 5):
+        with pytest.raises(IndexError):
+            storage.flip(gone)
+    storage.flip(4)
+    assert storage.read(3, 3, 100) == entries[2:3]
+    with pytest.raises(CorruptLog):
+        storage.read(3, 4, 100)
+    storage.crash()
+    with pytest.raises(CorruptLog):
+        storage.recover()
 
 
 def test_a_broken_disk_refuses_until_the_restart(storage: MemoryStorage) -> None:

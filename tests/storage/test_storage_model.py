@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from storage_kit import CrashingFiles, journal
 
-from distinv.entry import ORIGIN, Ballot, Voter, VoterSet, make_entry
+from distinv.entry import ORIGIN, Ballot, Position, Voter, VoterSet, make_entry
 from distinv.errors import StorageError
 from distinv.storage.api import (
+    BaseRecord,
     BirthRecord,
     EntryRecord,
     IdentityRecord,
@@ -22,7 +23,7 @@ from distinv.storage.api import (
     TruncateRecord,
 )
 from distinv.storage.memory import MemoryStorage
-from distinv.testing.conformance.written import contents_of
+from distinv.testing.conformance.written import base_at, contents_of
 
 ballots = st.builds(Ballot, st.integers(1, 2**64 - 1), st.integers(1, 2**63 - 1))
 births = st.builds(
@@ -37,6 +38,8 @@ steps = st.lists(
         st.tuples(st.just("truncate"), st.integers(0, 8)),
         st.tuples(st.just("promise"), ballots),
         st.tuples(st.just("birth"), births),
+        st.tuples(st.just("compact"), st.integers(0, 8)),
+        st.tuples(st.just("install"), st.integers(-8, 8)),
     ),
     max_size=6,
 )
@@ -57,6 +60,7 @@ class JournalAndMemory(RuleBasedStateMachine):
         assert contents_of(found) == contents_of(expected)
         assert found.torn == expected.torn
         self.log = list(expected.entries)
+        self.base = expected.base
 
     def teardown(self) -> None:
         self.journal.close()
@@ -67,6 +71,30 @@ class JournalAndMemory(RuleBasedStateMachine):
         self.journal.commit([IdentityRecord(5, name)])
         self.memory.commit([IdentityRecord(5, name)])
 
+    @property
+    def before(self) -> Position:
+        return self.base.position if self.base else ORIGIN
+
+    @property
+    def last(self) -> Position:
+        return self.log[-1].position if self.log else self.before
+
+    def moved_base(self, kind: str, distance: int) -> BaseRecord | None:
+        """One that the log holds, or one of another history below or above its end."""
+        if kind == "compact":
+            keep = max(0, len(self.log) - distance)
+            if not keep:
+                return self.base
+            self.base = base_at(self.log[keep - 1].position)
+            del self.log[:keep]
+        else:
+            self.written += 1
+            index = max(self.before.index + 1, self.last.index + distance)
+            digest = self.written.to_bytes(16, "big")
+            self.base = base_at(Position(index, self.last.ballot, digest), self.written)
+            self.log.clear()
+        return self.base
+
     def records(self, chosen: list[tuple[str, object]]) -> list[Record]:
         """Records that fit behind the log, and the log after them."""
         made: list[Record] = []
@@ -74,16 +102,20 @@ class JournalAndMemory(RuleBasedStateMachine):
             if kind == "entry":
                 assert isinstance(value, int)
                 self.written += 1
-                after = self.log[-1].position if self.log else ORIGIN
+                after = self.last
                 payload = (b"%d " % self.written) * (value // 3)
                 ballot = Ballot(after.ballot.term + self.written % 2, 1)
                 self.log.append(make_entry(after, ballot, self.written, 2, payload))
                 made.append(EntryRecord(self.log[-1]))
             elif kind == "truncate":
                 assert isinstance(value, int)
-                index = max(0, len(self.log) - value)
-                del self.log[index:]
-                made.append(TruncateRecord(index))
+                length = max(0, len(self.log) - value)
+                del self.log[length:]
+                made.append(TruncateRecord(self.last.index))
+            elif kind in ("compact", "install"):
+                assert isinstance(value, int)
+                if (base := self.moved_base(kind, value)) is not None:
+                    made.append(base)
             elif kind == "promise":
                 assert isinstance(value, Ballot)
                 made.append(PromiseRecord(value))
@@ -107,6 +139,8 @@ class JournalAndMemory(RuleBasedStateMachine):
     @rule(chosen=steps.filter(bool), subset=st.integers(0, 2**24 - 1))
     def crash(self, chosen: list[tuple[str, object]], subset: int) -> None:
         records = self.records(chosen)
+        if not records:
+            return  # a compaction of nothing
         self.files.survives = lambda part: subset >> part % 24 & 1 == 1
         with pytest.raises(StorageError, match="crashed while writing"):
             self.journal.commit(records)
@@ -120,18 +154,22 @@ class JournalAndMemory(RuleBasedStateMachine):
     @precondition(lambda self: self.log)
     @rule(first=st.integers(1, 100), count=st.integers(1, 50), max_bytes=st.integers(0, 5_000))
     def read(self, first: int, count: int, max_bytes: int) -> None:
-        first = 1 + first % len(self.log)
-        last = min(len(self.log), first + count - 1)
+        at = first % len(self.log)
+        first = self.before.index + 1 + at
+        last = min(self.last.index, first + count - 1)
         found = self.journal.read(first, last, max_bytes)
         assert 1 <= len(found) <= last - first + 1
-        assert found == self.log[first - 1 : first - 1 + len(found)]
+        assert found == self.log[at : at + len(found)]
         assert sum(len(entry.payload) for entry in found[1:]) <= max_bytes
 
     @invariant()
     def the_logs_are_equal(self) -> None:
         if self.log:
-            everything = self.journal.read(1, len(self.log), 1 << 30)
-            assert everything == self.memory.read(1, len(self.log), 1 << 30) == self.log
+            whole = (self.before.index + 1, self.last.index, 1 << 30)
+            assert self.journal.read(*whole) == self.memory.read(*whole) == self.log
+        for storage in (self.journal, self.memory):
+            with pytest.raises(StorageError):
+                storage.read(self.before.index, self.last.index, 100)
 
 
 JournalAndMemory.TestCase.settings = settings(

@@ -89,6 +89,7 @@ class Diary:
             entries=tuple(image.entries),
             birth=image.birth,
             torn=torn,
+            base=image.base,
         )
 
     def commit(self, records: Sequence[Record]) -> None:

@@ -15,6 +15,7 @@ from diary import Diary, frame
 from distinv.entry import Entry, NodeId
 from distinv.errors import CorruptLog, StorageError
 from distinv.storage.api import (
+    BaseRecord,
     BirthRecord,
     IdentityRecord,
     PromiseRecord,
@@ -124,6 +125,34 @@ class Tidy(Diary):
 
     def commit(self, records: Sequence[Record]) -> None:
         super().commit(sorted(records, key=lambda each: not isinstance(each, TruncateRecord)))
+
+
+class Hoarding(Diary):
+    """Forgets nothing."""
+
+    def commit(self, records: Sequence[Record]) -> None:
+        super().commit([record for record in records if not isinstance(record, BaseRecord)])
+
+
+class Sentimental(Diary):
+    """Does not part with a log because a snapshot says another thing."""
+
+    def commit(self, records: Sequence[Record]) -> None:
+        log = self.kept._durable
+        kept = [
+            record
+            for record in records
+            if not isinstance(record, BaseRecord)
+            or log.position(record.position.index) == record.position
+        ]
+        super().commit(kept)
+
+
+class Hasty(Diary):
+    """Moves its base first."""
+
+    def commit(self, records: Sequence[Record]) -> None:
+        super().commit(sorted(records, key=lambda each: not isinstance(each, BaseRecord)))
 
 
 class Strict(Diary):
@@ -291,6 +320,14 @@ REJECTED: list[tuple[str, StorageFactory, dict[str, object]]] = [
     ("test_what_was_committed_goes_on_after_every_restart", Overwriting, {}),
     ("test_a_truncated_tail_is_replaced", Nostalgic, {}),
     ("test_one_commit_may_truncate_and_write_repeatedly", Tidy, {}),
+    ("test_a_base_that_is_in_the_log_forgets_what_lies_before", Hoarding, {}),
+    (
+        "test_a_base_that_is_not_in_the_log_forgets_everything",
+        Sentimental,
+        {"what": "of another history"},
+    ),
+    ("test_one_commit_may_move_the_base_among_other_records", Hasty, {}),
+    ("test_reading_what_a_base_forgot_is_refused", Nostalgic, {"first": 1, "last": 1}),
     ("test_a_commit_of_nothing_changes_nothing", Strict, {}),
     ("test_a_large_commit_is_one", Narrow, {}),
     ("test_what_was_recovered_stays_what_it_was", Lively, {}),
@@ -308,6 +345,11 @@ REJECTED: list[tuple[str, StorageFactory, dict[str, object]]] = [
         "test_a_killed_process_loses_nothing_that_was_acknowledged",
         Buffered,
         {"acknowledged": 1},
+    ),
+    (
+        "test_a_killed_process_that_forgets_loses_nothing_else",
+        Buffered,
+        {"acknowledged": 12},
     ),
     ("test_files_that_end_early_give_whole_commits_or_an_error", Ragged, {}),
     ("test_a_flipped_bit_is_never_served", Gullible, {}),

@@ -212,6 +212,20 @@ async def test_the_clock_is_the_machines_again_afterwards() -> None:
     assert driver.monotonic_us is before
 
 
+async def test_everybody_lives_by_that_clock() -> None:
+    """A module that was left out waited for ever, where the loop's clock is not the machine's."""
+    async with MemoryCluster(1), MemoryCluster(1, name="other").client():
+        readers = {
+            name: vars(module)["monotonic_us"]
+            for name, module in sys.modules.items()
+            if name.startswith("distinv.")
+            and not name.startswith("distinv.cli.")  # it has a process, and a loop, of its own
+            and "monotonic_us" in vars(module)
+        }
+        assert len(readers) > 3
+        assert set(readers.values()) == {driver.monotonic_us}
+
+
 @pytest.mark.parametrize("anyio_backend", [pytest.param(jumping_clock(), id="jumping-clock")])
 async def test_ten_minutes_without_servers_pass_at_once(anyio_backend: Any) -> None:
     stopwatch = Stopwatch()

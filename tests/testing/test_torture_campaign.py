@@ -61,6 +61,32 @@ def test_a_short_campaign_passes(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert (status, judged["verdict"]) == (1, "failed")
 
 
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("leave", "leaves"), ("disk_lost", "disks_lost"), ("rolling", "rolling_restarts")],
+)
+def test_servers_come_and_go(capsys: pytest.CaptureFixture[str], kind: str, count: str) -> None:
+    """However far they have come when the time is over: at the end all are there, and agree."""
+    status, report = torture(
+        *(capsys, "--duration", "4", "--servers", "3", "--seed", "1", "--clients", "1"),
+        *("--faults", f"{kind},leader_kill"),
+    )
+    assert report["problems"] == []
+    assert (status, report["verdict"]) == (0, "ok")
+    assert report[count] >= 1
+
+
+def test_two_servers_are_too_few_to_lose_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of them votes: its disk is the only one that certainly has everything."""
+    status, report = torture(
+        *(capsys, "--duration", "1", "--servers", "2", "--clients", "1"),
+        *("--faults", "leave,disk_lost"),
+    )
+    assert (status, report["verdict"]) == (0, "ok")
+    assert (report["leaves"], report["disks_lost"]) == (0, 0)
+    assert report["left_out"].keys() == {"leave", "disk_lost"}
+
+
 def test_a_history_that_is_none_is_wrong_usage(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

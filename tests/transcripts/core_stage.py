@@ -12,16 +12,17 @@ import attrs
 import words
 from record import PATIENCE_MS, Record, settle
 from recorder import Recorder, commands_of
-from scene import Held, Scene, Server
+from scene import Held, Scene, Server, voter_set
 from script import ScriptError, duration_ms, duration_us, expect
 from words import letter, node_of
 
-from distinv.config import Limits
+from distinv.config import Limits, Timing
 from distinv.core import events
+from distinv.core.leader import Leader
 from distinv.election.api import ElectionFactory
 from distinv.election.bully import Bully
 from distinv.election.ring import Ring
-from distinv.entry import NO_BALLOT, Ballot, Entry, NodeId
+from distinv.entry import NO_BALLOT, Ballot, Entry, NodeId, encode_voters
 from distinv.testing.simulator.hostile import AlwaysMe, Silent
 from distinv.wire.messages import SessionCommand
 
@@ -71,11 +72,14 @@ class CoreStage:
     # --- the stage ----------------------------------------------------------------------------
 
     def do_servers(self, count: str, *settings: str) -> None:
-        """`election=NAME`, `disk=TIME`, `network=TIME`, `seed=N`, and any of `Limits`."""
+        """`election=NAME`, `disk=TIME`, `network=TIME`, `seed=N`, `learners=N` (further servers
+        that have nothing yet), any of `Limits`, and any of `Timing` without its unit."""
         if self._scene is not None:
             raise ScriptError("the servers are there already")
         election, disk_us, network_us, seed = "silent", 100, 100, 0
+        learners = 0
         limits: dict[str, int] = {}
+        timing: dict[str, int] = {}
         for setting in settings:
             name, _, value = setting.partition("=")
             if name == "election" and value in _ELECTIONS:
@@ -86,15 +90,21 @@ class CoreStage:
                 network_us = duration_us(value)
             elif name == "seed":
                 seed = int(value)
+            elif name == "learners":
+                learners = int(value)
             elif name in attrs.fields_dict(Limits):
                 limits[name] = int(value)
+            elif f"{name}_us" in attrs.fields_dict(Timing):
+                timing[f"{name}_us"] = duration_us(value)
             else:
                 raise ValueError(f"{setting!r} cannot be set")
         self._scene = scene = Scene(
             int(count),
+            learners=learners,
             seed=seed,
             election=_ELECTIONS[election],
             limits=Limits(**limits),
+            timing=Timing(**timing),
             latency_us=network_us,
             sync_us=disk_us,
         )
@@ -165,6 +175,23 @@ class CoreStage:
     def do_transfer(self, source: str, arrow: str, target: str) -> None:
         expect(arrow == "->", "transfer a -> b")
         self._server(source).turn(events.Transfer(node_of(target)))
+
+    def do_order(self, name: str, what: str, server: str) -> None:
+        """`order a promote d`, `order a remove b`: somebody wants it to have a vote, or none."""
+        if what not in ("promote", "remove"):
+            raise ValueError(f"order {name} to {what}?")
+        self._tickets += 1
+        votes = what == "promote"
+        self._server(name).turn(events.Order(self._tickets, node_of(server), votes))
+
+    def do_propose(self, name: str, *voters: str) -> None:
+        """The leader appends this voter set now, whatever it thinks of it."""
+        server = self._server(name)
+        role = server.node.role
+        expect(isinstance(role, Leader), f"{name} does not lead")
+        assert isinstance(role, Leader)
+        role.append_voters(encode_voters(voter_set(map(node_of, voters))))
+        server.turn()
 
     def do_crash(self, name: str) -> None:
         """Power off: what is not on disk is lost."""
@@ -281,6 +308,12 @@ class CoreStage:
         for server in self.scene.servers.values():
             self.record.say(_state_of(server))
 
+    def do_voters(self) -> None:
+        """Whose votes count, as each server's log says: a majority of each set is needed."""
+        for server in self._living():
+            sets = [" ".join(map(letter, each)) for each in server.node.sets()]
+            self.record.say(f"{letter(server.id)}  " + (" and ".join(sets) or "nobody's"))
+
     def do_logs(self, first: str = "1") -> None:
         """The logs, from an index on."""
         for server in self.scene.servers.values():
@@ -310,6 +343,12 @@ class CoreStage:
         ends = {server.applied for server in self._living()}
         assert len(ends) == 1, f"servers have applied up to {sorted(ends)}"
 
+    def check_voters(self, *names: str) -> None:
+        """Everybody who lives knows this set, and no other is in play."""
+        for server in self._living():
+            found = [" ".join(map(letter, each)) for each in server.node.sets()]
+            assert found == [" ".join(names)], f"{letter(server.id)}: {' and '.join(found)}"
+
     def check_leader(self, name: str) -> None:
         leader = self.scene.leader
         found = letter(leader.id) if leader is not None else "nobody"
@@ -333,6 +372,7 @@ _STANDINGS: dict[str, Callable[[Server], bool]] = {
     "serves": lambda server: server.serves,
     "leads": lambda server: server.leads,
     "campaigns": lambda server: server.campaigns,
+    "has-the-log": lambda server: bool(server.applied),
     "steps-down": lambda server: not server.leads,
 }
 

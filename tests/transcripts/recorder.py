@@ -114,6 +114,7 @@ class Recorder:
         node = server.node
         log = self._log(server)
         self._seen[server.id] = _Seen(
+            standing=node.standing,
             promised=node.promised,
             log=log,
             disk=(server.durable_promise, len(server.durable)),

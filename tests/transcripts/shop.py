@@ -26,7 +26,9 @@ from distinv.errors import BadDatagram
 from distinv.inventory.commands import decode_command_untrusted
 from distinv.inventory.machine import Applied, StateMachine
 from distinv.multicast.fanout import fanout
-from distinv.server.engine import Engine, Settings, Turn
+from distinv.runtime.snapshots import MemoryDepot
+from distinv.server.engine import Engine, Turn
+from distinv.server.settings import Settings
 from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
 from distinv.storage.memory import MemoryStorage
 from distinv.transport.api import Address
@@ -110,6 +112,7 @@ class ShopServer:
         machine = WatchedMachine(":memory:", shop.config.limits)
         machine.on_number = self._on_number
         self.machine = machine
+        depot = MemoryDepot(shop.config.limits)
         self.engine = Engine(
             self_id=self.id,
             settings=Settings("shop", f"s{self.id}", len(shop.ids), shop.label),
@@ -124,6 +127,8 @@ class ShopServer:
             targets=lambda: [EVERYBODY],
             random=random,
             now=shop.timeline.now,
+            make_snapshot=depot.maker,
+            pieces=depot,
         )
         shop.timeline.after(0, self._wake, self.boot, None)
 

@@ -33,6 +33,8 @@ REQUIRED = (
     "retry-across-leaders",
     "one-way-partition",
     "transfer",
+    "one-becomes-three",
+    "swap-across-leaders",
 )
 
 
@@ -81,6 +83,7 @@ NOTICED = {
     "promise-before-sync": "durable-first",
     "retry-applied-twice": "retry-across-leaders",
     "ballot-forgotten": "durable-first",
+    "old-set-forgotten": "swap-across-leaders",
 }
 """Which scene fails under a bug planted in the core or in the store."""
 
@@ -114,6 +117,8 @@ def told(tmp_path: Path, text: str) -> str:
         ("> tick soon", "'soon' is no time"),
         ("> tick 5us", "whole milliseconds"),
         ('> submit a "apple', "No closing quotation"),
+        ("> order a fly b", "order a to fly?"),
+        ("> propose b a", "b does not lead"),
         ("> cut a <- b", "cut a -> b, or cut a <-> b"),
         ("> deliver a -> b", "nothing is held between a and b"),
         ("> check luck", "there is no 'luck' here, but "),

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from distinv.election import bully, ring
-from distinv.entry import NO_BALLOT, Ballot, Entry, EntryKind, NodeId, Position
+from distinv.entry import (
+    NO_BALLOT,
+    Ballot,
+    Entry,
+    EntryKind,
+    NodeId,
+    Position,
+    decode_voters,
+)
 from distinv.errors import BadDatagram
 from distinv.wire import messages as m
 from distinv.wire.codec import decode_untrusted
@@ -45,7 +53,9 @@ def entry(value: Entry, describe: Callable[[bytes], str]) -> str:
     if value.kind == EntryKind.COMMANDS:
         batch = m.decode_batch(value.payload)
         return f"{place} " + ", ".join(command(each, describe) for each in batch)
-    return place + (" no-op" if value.kind == EntryKind.NOOP else " voters")
+    if value.kind == EntryKind.VOTERS:
+        return f"{place} voters " + " ".join(map(letter, decode_voters(value.payload).ids))
+    return f"{place} no-op"
 
 
 def command(value: m.LogCommand, describe: Callable[[bytes], str]) -> str:
@@ -154,6 +164,8 @@ def _read_index_reply(value: m.ReadIndexReply) -> str:
 
 
 _DETAILS: dict[type, Callable[[Any], str]] = {
+    m.Join: lambda value: "send me the log",
+    m.Dismissed: lambda value: "stop" if value.stop else "go on without a vote",
     m.NominateHint: lambda value: "you should lead",
     m.PreVote: lambda value: f"would you hear me in {ballot(value.ballot)}?",
     m.PreVoteReply: _pre_vote_reply,

@@ -16,6 +16,7 @@ from distinv.config import Limits, Timing
 from distinv.entry import NodeId
 from distinv.transport.api import Address
 from distinv.wire.endpoint import Endpoint, EndpointEvent, Incoming, LinkReset, Notice
+from distinv.wire.frame import SPEAKS
 from distinv.wire.seal import PlainSeal, Seal
 
 SECOND = 1_000_000
@@ -58,6 +59,7 @@ class Network:
         limits: Limits | None = None,
         timing: Timing | None = None,
         cluster_id: int = 0,
+        speaks: tuple[int, int] = SPEAKS,
     ) -> Host:
         """A new process; it takes the place of an earlier one on the same port."""
         self.payload_bytes = payload_bytes
@@ -68,6 +70,7 @@ class Network:
             random=Random(self.random.random()),
             timing=timing or Timing(),
             limits=limits or Limits(),
+            speaks=speaks,
             payload_bytes=payload_bytes,
             cluster_id=cluster_id,
         )

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinv.entry import NO_HASH, ORIGIN, Ballot, Entry, EntryKind, make_entry
+from distinv.entry import (
+    NO_HASH,
+    ORIGIN,
+    Ballot,
+    Entry,
+    EntryKind,
+    SnapshotHead,
+    Voter,
+    VoterSet,
+    make_entry,
+)
 from distinv.errors import BadDatagram
 from distinv.wire.codec import ITEMS_MAX, TEXT_CHARS_MAX, _plan, decode_untrusted, encode
 from distinv.wire.messages import (
@@ -23,6 +33,8 @@ from distinv.wire.messages import (
     Promise,
     ReadIndexReply,
     Seek,
+    SnapshotPart,
+    SnapshotPull,
 )
 
 CLASSES = get_args(Message)
@@ -30,11 +42,11 @@ BALLOT = Ballot(3, 7)
 ENTRY = make_entry(ORIGIN, BALLOT, 10, EntryKind.COMMANDS, b"payload")
 
 
-def example(hint: Any, name: str = "") -> Any:
-    """A value of a message field's type, the same every time."""
+def example(hint: Any, name: str = "", **given: Any) -> Any:
+    """A value of a message field's type, the same every time; its fields may be `given`."""
     arguments = get_args(hint)
     if hint is bytes:
-        return NO_HASH if name == "hash" else b"bytes"
+        return NO_HASH if name in ("hash", "digest") else b"bytes"
     if hint in (int, str, bool):
         return {int: 5, str: "text", bool: True}[hint]
     if get_origin(hint) in (Union, UnionType):
@@ -42,7 +54,8 @@ def example(hint: Any, name: str = "") -> Any:
     if get_origin(hint) is tuple:
         items = arguments[:1] if arguments[1:] == (...,) else arguments
         return tuple(example(item) for item in items)
-    return hint(*(example(field, name) for name, field in get_type_hints(hint).items()))
+    fields = {name: example(field, name) for name, field in get_type_hints(hint).items()}
+    return hint(**{**fields, **given})
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
@@ -72,6 +85,12 @@ OUT_OF_BOUNDS: dict[str, Message] = {
     "entry kind": append_of(kind=256),
     "entry hash": append_of(hash=b"short"),
     "position hash": Promise(BALLOT, ORIGIN._replace(hash=b""), 0, 0, ()),
+    "digest": SnapshotPull(b"short", 0, 0),
+    "digest of a head": SnapshotPart(example(SnapshotHead, digest=b"x" * 60_000), 0, b""),
+    "voter of a head": SnapshotPart(
+        example(SnapshotHead, voters=VoterSet("shop", 1, (Voter(-1, "anne"),))), 0, b""
+    ),
+    "size of a head": SnapshotPart(example(SnapshotHead, size_bytes=1 << 63), 0, b""),
     "long text": Seek("x" * (TEXT_CHARS_MAX + 1)),
     "port": NotTaken(1, 1, 1, "", "", 1, ("host", 70_000)),
     "no port": NotTaken(1, 1, 1, "", "", 1, ("host", 0)),
@@ -94,6 +113,11 @@ def test_a_message_with_a_field_that_nothing_bounds_cannot_be_defined() -> None:
 
     with pytest.raises(TypeError, match="messages cannot hold"):
         _plan(Temperature)
+
+
+def test_nothing_may_have_been_begun() -> None:
+    first = SnapshotPull(b"", 0, 5)
+    assert decode_untrusted(encode(first)) == first
 
 
 def test_a_read_index_may_be_refused() -> None:

@@ -269,7 +269,11 @@ def test_another_version_is_named() -> None:
     for _ in range(2):
         b.on_datagram(b"dI\x09" + b"who knows what stands in a later header?" * 3, a.address)
     assert b.events == [
-        Notice("version_mismatch", a.address, "it speaks version 9 of the protocol, this process 1")
+        Notice(
+            "version_mismatch",
+            a.address,
+            "it speaks version 9 of the protocol, this process version 1",
+        )
     ]
     assert b.endpoint.dropped == {"version": 2}
 

@@ -47,6 +47,7 @@ CHUNKS: dict[str, tuple[bytes, Chunk]] = {
     "announce": (encode_announce(U32, U64), Announce(U32, U64)),
     "hello": (encode_hello(U64, 0, True), Hello(U64, 0, True)),
     "hello, answer": (encode_hello(1, U64, False), Hello(1, U64, False)),
+    "hello, later": (encode_hello(1, 1, True, (2, 255)), Hello(1, 1, True, (2, 255))),
     "refuse": (encode_refuse(U32), Refuse(U32)),
 }
 each_chunk = pytest.mark.parametrize("name", CHUNKS)
@@ -128,7 +129,9 @@ def test_a_byte_too_much_or_too_little(name: str) -> None:
         encode_data(1, 1, b""),  # a segment is never empty
         encode_ack(1, 1, [(1, 1)] * (RANGES_MAX + 1)),
         encode_hello(0, 1, True),  # 0 is no challenge
-        encode_hello(1, 1, True)[:-1] + b"\x02",
+        encode_hello(1, 1, True)[:-3] + b"\x02\x01\x01",
+        encode_hello(1, 1, True, (0, 1)),  # versions start at 1
+        encode_hello(1, 1, True, (3, 2)),
     ],
 )
 def test_impossible_chunks(body: bytes) -> None:

@@ -7,7 +7,7 @@ from lossy_network import ROUGH, SECOND, Faults, Host, Network, both_connected, 
 
 from distinv.config import Timing
 from distinv.transport.api import Address
-from distinv.wire.endpoint import PeerSeen
+from distinv.wire.endpoint import Incoming, Notice, PeerSeen, TwinHeard
 from distinv.wire.seal import KeySeal, PlainSeal, Seal
 
 SEALS: list[Seal] = [PlainSeal(), KeySeal(bytes(32))]
@@ -31,6 +31,36 @@ def test_two_meet(seal: Seal) -> None:
     assert a.events == [PeerSeen(b.id, b.address)]
     assert b.events == [PeerSeen(a.id, a.address)]
     assert b.endpoint.address_of(a.id) == a.address
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"), [((1, 1), (1, 3), 1), ((1, 3), (2, 5), 3), ((2, 2), (2, 2), 2)]
+)
+def test_two_use_the_newest_protocol_that_both_speak(
+    one: tuple[int, int], other: tuple[int, int], common: int
+) -> None:
+    network = Network(1)
+    a, b = network.host(1, speaks=one), network.host(2, speaks=other)
+    assert a.endpoint.protocol_of(b.id) == 0
+    a.greet(b)
+    assert network.run(10_000, lambda: both_connected(a, b))
+    assert a.endpoint.protocol_of(b.id) == b.endpoint.protocol_of(a.id) == common
+
+
+def test_without_a_common_protocol_both_say_so() -> None:
+    network = Network(1)
+    a, b = network.host(1, speaks=(1, 2)), network.host(2, speaks=(3, 4))
+    a.greet(b)
+    network.run(SECOND)
+    assert not a.endpoint.connected(b.id)
+    assert not b.endpoint.connected(a.id)
+    words = "it speaks versions {} of the protocol, this process versions {}"
+    assert a.events == [
+        Notice("version_mismatch", b.address, words.format("3 to 4", "1 to 2")),
+    ]
+    assert b.events == [
+        Notice("version_mismatch", a.address, words.format("1 to 2", "3 to 4")),
+    ]
 
 
 def test_both_greet_at_once() -> None:
@@ -337,46 +367,70 @@ def test_a_third_party_notices_two_processes_of_one_id() -> None:
     assert a.resets() == ["restarted"], "no flapping"
 
 
-def test_the_two_notice_each_other() -> None:
+def test_the_first_of_two_is_believed_again_once_the_second_has_fallen_silent() -> None:
+    """The copy of a directory stops when it hears that it is one: the original must get through."""
+    network = Network(1)
+    a, b = pair(network)
+    twin = network.host(2, port=22)
+    twin.greet(a)
+    network.run(SECOND // 10)
+    del network.hosts[twin.address]
+    silent_at = network.now
+    while network.now < silent_at + Timing().suspect_ceiling_us - SECOND // 5:
+        b.send(a, b"the copy may be there still")
+        network.run(SECOND // 10)
+    assert a.endpoint.address_of(b.id) == twin.address
+    assert not a.bodies
+    b.send(a, b"later")
+    patience_us = 2 * Timing().link_retransmit_ceiling_us
+    assert network.run(patience_us, lambda: a.bodies[-1:] == [b"later"])
+    assert a.endpoint.address_of(b.id) == b.address
+    assert a.resets() == ["restarted", "restarted"]
+
+
+def test_the_two_hear_each_other_and_make_no_link() -> None:
+    """What they have to say to each other bypasses the order, and is not fresh."""
     network = Network(1)
     a, twin = network.host(1), network.host(1, port=11)
     for _ in range(2):
-        a.send_to(twin, b"beacon")
-        twin.send_to(a, b"beacon")
+        a.send_to(twin, b"who are you?")
+        twin.send_to(a, b"the same")
         network.run(SECOND)
-    assert "same_id" in a.notices()
-    assert "same_id" in twin.notices()
-    assert not a.incoming
-    assert not a.resets()
-
-
-def test_a_twin_that_goes_is_no_link_lost() -> None:
-    """Nobody sends to itself, so nothing was lost; its user would not know what to do."""
-    network = Network(1)
-    a, twin = network.host(1), network.host(1, port=11)
-    for _ in range(2):
-        a.send_to(twin, b"beacon")
-        twin.send_to(a, b"beacon")
-        network.run(SECOND)
-    assert a.endpoint.connected(twin.id)
-    network.run(Timing().link_idle_us + SECOND)
+    assert a.events == [TwinHeard(twin.address)] * 2
+    assert twin.events == [TwinHeard(a.address)] * 2
+    assert a.incoming == [Incoming(a.id, twin.address, b"the same", False, False, 0, False)] * 2
     assert not a.endpoint.connected(twin.id)
-    assert not a.resets()
-    assert a.endpoint.stats.resets == 0
+    assert a.endpoint.deadline() is None, "nothing is kept of it"
 
 
-def test_the_past_of_this_process_is_not_a_twin() -> None:
+def test_a_twin_of_another_cluster_may_be_told() -> None:
+    """A directory that was copied before its cluster was born."""
+    network = Network(1)
+    a, twin = network.host(1, cluster_id=7), network.host(1, port=11, cluster_id=8)
+    twin.send_to(a, b"who are you?")
+    network.run(SECOND)
+    assert a.incoming == [Incoming(a.id, twin.address, b"who are you?", False, True, 8, False)]
+
+
+def test_the_past_of_this_process_is_no_link_either() -> None:
+    """It is told as heard: whether it lives shows when it is asked."""
     network = Network(1)
     network.recorded = []
     a, b = pair(network)
+    a.send(b, b"in order")
+    a.send_now(b, b"at once")
     a.send_to(b, b"beacon")
     network.run(SECOND)
     recorded, network.recorded = network.recorded, None
     reborn = network.host(1)
-    for _, _, data in recorded:
-        reborn.on_datagram(data, ("10.0.0.1", 77))
+    for source, _, data in recorded:
+        if source == a.address:
+            reborn.on_datagram(data, ("10.0.0.1", 77))
+    assert set(reborn.events) == {TwinHeard(("10.0.0.1", 77))}
+    assert {each.body for each in reborn.incoming} == {b"at once", b"beacon"}
+    assert not any(each.fresh or each.known for each in reborn.incoming)
     network.run(SECOND)
-    assert not reborn.notices()
+    assert not reborn.endpoint.connected(a.id)
 
 
 def test_a_greeting_that_was_overtaken_resets_nothing() -> None:

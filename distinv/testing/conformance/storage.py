@@ -16,6 +16,7 @@ import pytest
 from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry
 from distinv.errors import StorageError
 from distinv.storage.api import (
+    BaseRecord,
     BirthRecord,
     PromiseRecord,
     Recovered,
@@ -33,8 +34,10 @@ from distinv.testing.conformance.written import (
     PROMISE,
     Contents,
     agreeing,
+    base_at,
     brief_of,
     commits,
+    compacting,
     compare,
     contents_of,
     copy_live,
@@ -93,7 +96,7 @@ class StorageSuite(Suite):
             storage.commit([IDENTITY])
             storage.commit([PROMISE, *records_of(entries[:2])])
             storage.commit([BIRTH, *records_of(entries[2:])])
-        whole = Contents(7, "shop «süd»", BALLOT, tuple(entries), BIRTH)
+        whole = Contents(7, "shop «süd»", BALLOT, tuple(entries), BIRTH, None)
         compare("after a restart", self._look(tmp_path), whole)
 
     def test_the_last_promise_and_the_last_birth_count(self, tmp_path: Path) -> None:
@@ -183,6 +186,94 @@ class StorageSuite(Suite):
             assert list(entries[1:]) == old[1:], "a part of them is another"
             assert list(entries) == old, "they are others by now"
 
+    # --- the base -----------------------------------------------------------------------------
+
+    def test_a_base_that_is_in_the_log_forgets_what_lies_before(self, tmp_path: Path) -> None:
+        """Compaction: what is in the store, safe and sound, need not be in the log as well.
+
+        What lies behind it stays, can be truncated down to the base, and goes on.
+        """
+        entries = log_of(*(bytes([number]) * 700 for number in range(9)))
+        with self._open(tmp_path) as (storage, _):
+            for entry in entries[:7]:
+                storage.commit(records_of([entry]))
+            storage.commit([base_at(entries[1].position)])
+            storage.commit([base_at(entries[3].position)])
+            assert storage.read(5, 7, 10_000) == entries[4:7], "what lies behind the base"
+            storage.commit([TruncateRecord(5), *records_of(entries[5:])])
+            assert storage.read(5, 9, 10_000) == entries[4:], "the log goes on behind a base"
+        self._look_for(tmp_path, entries[4:], base_at(entries[3].position))
+        with self._open(tmp_path) as (storage, _):
+            storage.commit([base_at(entries[3].position)])  # the same again
+            assert storage.read(5, 9, 10_000) == entries[4:], "the same base changes nothing"
+            storage.commit([TruncateRecord(4)])
+        self._look_for(tmp_path, [], base_at(entries[3].position))
+
+    @pytest.mark.parametrize("what", ["above the end", "of another history", "at the end"])
+    def test_a_base_that_is_not_in_the_log_forgets_everything(
+        self, tmp_path: Path, what: str
+    ) -> None:
+        """A snapshot is installed: the log begins anew behind it."""
+        old = log_of(*(bytes([number]) * 700 for number in range(6)))
+        other = log_of(b"A", b"B", b"C", ballot=Ballot(4, 8))[2].position
+        positions = {
+            "above the end": other._replace(index=50),
+            "of another history": other,
+            "at the end": other._replace(index=6),
+        }
+        base = base_at(positions[what], 2)
+        new = log_of(b"x" * 700, b"y" * 700, b"z", after=base.position, ballot=Ballot(4, 8))
+        first = base.position.index + 1
+        with self._open(tmp_path) as (storage, _):
+            storage.commit([IDENTITY, PROMISE, BIRTH])
+            for entry in old:
+                storage.commit(records_of([entry]))
+            storage.commit([base])
+            must_refuse(storage, "an entry of the old log", lambda: storage.read(4, 6, 100))
+        self._look_for(tmp_path, [], base)
+        with self._open(tmp_path) as (storage, _):
+            storage.commit(records_of(new[:2]))
+            storage.commit([TruncateRecord(first), *records_of(new[1:])])
+            assert storage.read(first, first + 2, 10_000) == new, "reading gives another log"
+        whole = Contents(7, "shop «süd»", BALLOT, tuple(new), BIRTH, base)
+        compare("behind a base", self._look(tmp_path), whole)
+
+    def test_one_commit_may_move_the_base_among_other_records(self, tmp_path: Path) -> None:
+        """Records take effect in their order, bases too."""
+        old = log_of(b"a", b"b", b"c", b"d")
+        new = log_of(b"C", b"D", b"E", b"F", after=old[1].position)
+        last = base_at(new[3].position._replace(index=30), 4)
+        end = log_of(b"on", after=last.position)
+        with self._open(tmp_path) as (storage, _):
+            storage.commit(records_of(old))
+            storage.commit(
+                [
+                    base_at(old[0].position),
+                    TruncateRecord(2),
+                    *records_of(new),
+                    base_at(new[1].position),  # into what this commit wrote
+                    TruncateRecord(5),
+                ]
+            )
+            assert storage.read(5, 5, 10_000) == new[2:3], "reading gives another log"
+        self._look_for(tmp_path, new[2:3], base_at(new[1].position))
+        with self._open(tmp_path) as (storage, _):
+            storage.commit([*records_of(new[3:]), last, *records_of(end)])
+            assert storage.read(31, 31, 10_000) == end, "reading gives another log"
+        self._look_for(tmp_path, end, last)
+
+    @pytest.mark.parametrize(("first", "last"), [(1, 1), (3, 3), (3, 5), (1, 4), (6, 6)])
+    def test_reading_what_a_base_forgot_is_refused(
+        self, tmp_path: Path, first: int, last: int
+    ) -> None:
+        """A laggard that needs it is sent a snapshot, not an answer that begins later."""
+        entries = log_of(b"a", b"b", b"c", b"d", b"e")
+        with self._open(tmp_path) as (storage, _):
+            storage.commit(records_of(entries))
+            storage.commit([base_at(entries[2].position)])
+            must_refuse(storage, f"read({first}, {last})", lambda: storage.read(first, last, 100))
+            assert storage.read(4, 5, 1_000) == entries[3:], "after a refused read"
+
     # --- reading ------------------------------------------------------------------------------
 
     def test_reading_gives_the_range_up_to_about_the_bytes_asked_for(self, tmp_path: Path) -> None:
@@ -251,6 +342,12 @@ class StorageSuite(Suite):
             "a wrong hash",
             "truncated above the end",
             "truncated below the start",
+            "truncated below the base",
+            "an entry below the base",
+            "a base below the base",
+            "a base beside the base",
+            "another base in its place",
+            "a base before the first entry",
             "another identity",
         ],
     )
@@ -344,6 +441,35 @@ class StorageSuite(Suite):
         again = len(self._look(tmp_path).entries)
         assert again == count + 1, f"{count} entries and one more are {again}"
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.parametrize("acknowledged", [12, 60])
+    def test_a_killed_process_that_forgets_loses_nothing_else(
+        self, tmp_path: Path, acknowledged: int
+    ) -> None:
+        """What a base makes superfluous goes when the base is durable, and it may go slowly."""
+        story = compacting(400)
+        with self._open(tmp_path) as (storage, _):
+            storage.commit(story[0][0])
+        self._skip_without_files(tmp_path / "node")
+
+        def commit_them(say: Callable[[int], None]) -> None:
+            with self._open(tmp_path) as (storage, _):
+                for number, (records, _) in enumerate(story[1:], 1):
+                    storage.commit(records)
+                    say(number)
+
+        last = killed_after(acknowledged, commit_them)
+        found = self._look(tmp_path)
+        possible = [expected for _, expected in story[last : last + 2]]
+        assert found in possible, (
+            f"{last} commits were acknowledged, which leaves {brief_of(possible[0])}; there are "
+            f"{brief_of(found)}"
+        )
+        with self._open(tmp_path) as (storage, _):
+            storage.commit(records_of(log_of(b"on", after=end_of(found.entries))))
+        again = len(self._look(tmp_path).entries)
+        assert again == len(found.entries) + 1, "it does not go on behind what is there"
+
     def test_files_that_end_early_give_whole_commits_or_an_error(self, tmp_path: Path) -> None:
         """A crash may leave a file shorter than it was to be; half a commit is applied never."""
         states = self._written(tmp_path)
@@ -409,8 +535,11 @@ class StorageSuite(Suite):
         with self._open(directory) as (_, recovered):
             return contents_of(recovered)
 
-    def _look_for(self, directory: Path, entries: Sequence[Entry]) -> None:
-        found = self._look(directory).entries
+    def _look_for(
+        self, directory: Path, entries: Sequence[Entry], base: BaseRecord | None = None
+    ) -> None:
+        _, _, _, found, _, found_base = self._look(directory)
+        assert found_base == base, f"after a restart the base is {found_base!r}, not {base!r}"
         assert found == tuple(entries), (
             f"after a restart there are {len(found)} entries, not the {len(entries)} written: the "
             f"first {agreeing(found, entries)} agree"
@@ -421,8 +550,9 @@ class StorageSuite(Suite):
         storage = self.factory(StorageContext(node))
         try:
             found = contents_of(storage.recover())
-            count = len(found.entries)
-            if count and tuple(storage.read(1, count, 1 << 30)) != found.entries:
+            before = found.base.position.index if found.base else 0
+            end = before + len(found.entries)
+            if found.entries and tuple(storage.read(before + 1, end, 1 << 30)) != found.entries:
                 return found._replace(entries=())  # two stories: neither was ever there
             return found
         except StorageError:

@@ -10,9 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from distinv.entry import NO_BALLOT, ORIGIN, Ballot, Entry, Position, Voter, VoterSet, make_entry
+from distinv.entry import (
+    HASH_BYTES,
+    NO_BALLOT,
+    ORIGIN,
+    Ballot,
+    Entry,
+    Position,
+    Voter,
+    VoterSet,
+    make_entry,
+)
 from distinv.errors import StorageError
 from distinv.storage.api import (
+    BaseRecord,
     BirthRecord,
     EntryRecord,
     IdentityRecord,
@@ -26,7 +37,8 @@ from distinv.storage.api import (
 IDENTITY = IdentityRecord(7, "shop «süd»")
 BALLOT = Ballot(3, 7)
 PROMISE = PromiseRecord(BALLOT)
-BIRTH = BirthRecord(VoterSet("shop «süd»", 99, (Voter(7, "north"), Voter(8, "süd"))), (5, 6))
+VOTERS = VoterSet("shop «süd»", 99, (Voter(7, "north"), Voter(8, "süd")))
+BIRTH = BirthRecord(VOTERS, (5, 6))
 BLOCK_BYTES = 512
 COPY_TRIES = 100
 
@@ -39,9 +51,10 @@ class Contents(NamedTuple):
     promised: Ballot
     entries: tuple[Entry, ...]
     birth: BirthRecord
+    base: BaseRecord | None
 
 
-BLANK = Contents(None, None, NO_BALLOT, (), BirthRecord(None, ()))
+BLANK = Contents(None, None, NO_BALLOT, (), BirthRecord(None, ()), None)
 
 
 # --- logs and records -------------------------------------------------------------------------
@@ -60,6 +73,10 @@ def records_of(entries: Sequence[Entry]) -> list[Record]:
     return [EntryRecord(entry) for entry in entries]
 
 
+def base_at(position: Position, voters_index: int = 1) -> BaseRecord:
+    return BaseRecord(position, position.index * 10, voters_index, BALLOT, VOTERS)
+
+
 def end_of(entries: Sequence[Entry]) -> Position:
     return entries[-1].position if entries else ORIGIN
 
@@ -71,6 +88,7 @@ def contents_of(recovered: Recovered) -> Contents:
         recovered.promised,
         tuple(recovered.entries),
         recovered.birth,
+        recovered.base,
     )
 
 
@@ -88,7 +106,9 @@ def brief_of(found: Contents | None) -> str:
     if found is None:
         return "an error"
     birth = "blank" if found.birth == BLANK.birth else "a birth"
-    return f"node {found.node}, promise {found.promised}, {len(found.entries)} entries, {birth}"
+    after = f" after {found.base.position.index}" if found.base else ""
+    entries = f"{len(found.entries)} entries{after}"
+    return f"node {found.node}, promise {found.promised}, {entries}, {birth}"
 
 
 def commits() -> list[tuple[list[Record], Contents]]:
@@ -110,18 +130,49 @@ def commits() -> list[tuple[list[Record], Contents]]:
     for start in range(0, len(later), 2):
         now = now._replace(entries=(*now.entries, *later[start : start + 2]))
         story.append((records_of(later[start : start + 2]), now))
+    base = base_at(now.entries[4].position)
+    now = now._replace(base=base, entries=now.entries[5:])
+    story.append(([base], now))
+    base = base_at(Position(20, Ballot(5, 8), b"h" * HASH_BYTES), 17)
+    fresh = log_of(b"on", b"and on", after=base.position, ballot=Ballot(5, 8))
+    now = now._replace(base=base, entries=tuple(fresh))
+    story.append(([base, *records_of(fresh)], now))
+    return story
+
+
+def compacting(count: int) -> list[tuple[list[Record], Contents]]:
+    """Commits that drop, every now and then, what lies more than seven entries back."""
+    entries = log_of(*(b"x" * (number * 37 % 700) for number in range(1, count + 1)))
+    now = BLANK._replace(node=7, cluster_name="shop «süd»")
+    story: list[tuple[list[Record], Contents]] = [([IDENTITY], now)]
+    for number in range(1, count + 1):
+        records = records_of(entries[number - 1 : number])
+        if number > 7 and number % 3 == 0:
+            base = base_at(entries[number - 8].position)
+            records.insert(number % 2, base)
+            now = now._replace(base=base)
+        first = now.base.position.index if now.base else 0
+        now = now._replace(entries=tuple(entries[first:number]))
+        story.append((records, now))
     return story
 
 
 def misfits() -> dict[str, list[Record]]:
     first, second, third = log_of(b"a", b"b", b"c")
     altered = Entry(2, BALLOT, 10, 2, b"not b", second.hash)
+    base = base_at(third.position)
     return {
         "a gap in the log": [EntryRecord(third)],
         "an entry that is there": [EntryRecord(first)],
         "a wrong hash": [EntryRecord(altered)],
         "truncated above the end": [TruncateRecord(2)],
         "truncated below the start": [TruncateRecord(-1)],
+        "truncated below the base": [base, TruncateRecord(2)],
+        "an entry below the base": [base, EntryRecord(second)],
+        "a base below the base": [base, base_at(second.position)],
+        "a base beside the base": [base, base_at(third.position._replace(hash=second.hash))],
+        "another base in its place": [base, base_at(third.position, 2)],
+        "a base before the first entry": [base_at(ORIGIN)],
         "another identity": [IdentityRecord(8, "shop")],
     }
 

@@ -66,13 +66,19 @@ def engine_sizes(engine: Engine) -> dict[str, int]:
         "reads": len(front._reads),
         "behind": len(front._behind),
         "errands": engine._errands._count,
-        "alarmed": len(engine._alarmed),
-        "seen servers": len(engine._seen_servers),
-        "last heard": len(node._last_heard),
+        "seen servers": engine._presence.remembered[0],
+        "told servers": engine._presence.roster.told,
+        "alarmed": engine._presence.remembered[1],
+        "twins asked": engine.twins.remembered[0],
+        "twins placed": engine.twins.remembered[1],
+        "last heard": len(node.voters_heard),
         "clocks": len(node.clocks._offsets),
-        "voter sets": len(node.membership._decoded),
+        "voter sets": len(node.log.voter_indexes),
         "held": len(node.durability._held),
         "sessions": engine.machine.session_count,
+        "orders": len(engine._orders._waiting),
+        "takers": engine._desk.takers,
+        "other clusters": len(engine._dissolving._others),
     }
     if node.birth is not None:
         sizes["blanks"] = len(node.birth._blanks)
@@ -81,6 +87,9 @@ def engine_sizes(engine: Engine) -> dict[str, int]:
         sizes["followers"] = len(node.role._peers)
         sizes["queue"] = len(node.role._queue)
         sizes["questions"] = len(node.role._questions)
+        changes = node.role.changes
+        sizes["wishes"] = len(changes._orders) + len(changes._transfers)
+        sizes["leaving"] = len(changes._wishes)
     if isinstance(node.role, Candidate):
         sizes["promises"] = len(node.role._promises)
     return {**sizes, **endpoint_sizes(engine.endpoint)}
@@ -98,10 +107,19 @@ def engine_bounds(limits: Limits) -> dict[str, int]:
         "behind": reads,
         "errands": reads,
         "alarmed": limits.servers_max,
+        "twins asked": limits.notices_max,
+        "twins placed": limits.notices_max,
         "seen servers": limits.servers_max,
+        "told servers": 2 * limits.servers_max,
         "last heard": limits.peers_max,
         "clocks": limits.peers_max,
         "sessions": limits.sessions_max,
+        "orders": limits.servers_max,
+        "wishes": 2 * limits.servers_max,
+        "leaving": limits.servers_max + limits.voters_max,
+        "takers": limits.snapshot_takers,
+        "other clusters": limits.servers_max,
+        "snapshot bytes": limits.snapshot_bytes_max,
         "blanks": limits.servers_max,
         "refused": limits.births_refused,
         "followers": limits.servers_max + limits.voters_max,

@@ -65,13 +65,30 @@ def captured(sealed: bool, election: str = "bully") -> Corpus:
     client.session.end_session(4_097, net.now, net.now + 5_000_000)
     net.run(300_000)
     leader = next(each for each in servers if each.engine.node.serving)
-    storage = leader.crash()
+    disk = leader.crash()
     net.run(1_500_000)
     client.session.submit(calls.receive({"apple": 1}).encode(), net.now, net.now + 5_000_000)
     net.run(500_000)
-    Server(net, leader.number, expect=3, election=election, storage=storage)
+    Server(net, leader.number, expect=3, election=election, disk=disk)
     net.run(1_000_000)
+    _grow_and_shrink(net, client, election)
     return _sorted_out(net.recorded, net.seal())
+
+
+def _grow_and_shrink(net: Net, client: Client, election: str) -> None:
+    """A server comes that needs a snapshot, is wished a vote, and leaves."""
+    for _ in range(2 * net.config.limits.log_keep_entries):
+        client.session.submit(calls.receive({"apple": 1}).encode(), net.now, net.now + 5_000_000)
+        client.wake(net.now)
+        net.run(50_000)
+    late = Server(net, 3, expect=3, election=election)
+    net.run(4_000_000)
+    for what in ("promote", "transfer", "leave"):
+        server = 0 if what == "transfer" else late.id
+        client.session.order(what, server, net.now, net.now + 2_500_000)
+        net.run(3_000_000)
+    if not late.engine.leaving.done:
+        raise AssertionError("a server was not let go")
 
 
 def captured_seal() -> Seal:

@@ -66,7 +66,9 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     Data: lambda chunk: encode_data(chunk.epoch, chunk.seq, chunk.payload),
     Ack: lambda chunk: encode_ack(chunk.epoch, chunk.next_seq, chunk.missing),
     Announce: lambda chunk: encode_announce(chunk.epoch, chunk.next_seq),
-    Hello: lambda chunk: encode_hello(chunk.challenge, chunk.echo, chunk.wants_answer),
+    Hello: lambda chunk: encode_hello(
+        chunk.challenge, chunk.echo, chunk.wants_answer, chunk.speaks
+    ),
     Refuse: lambda chunk: encode_refuse(chunk.epoch),
 }
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from distinv.core.events import Effect, Event, InvariantBroken
 from distinv.core.node import Node
 from distinv.entry import ORIGIN, TERM_JUMP_MAX, Ballot, NodeId, Voter, VoterSet, encode_voters
+from distinv.errors import UpgradeNeeded
 from distinv.inventory import calls
 from distinv.testing.fuzzing import bounds
+from distinv.testing.fuzzing.copies import made_up_copy
 from distinv.testing.fuzzing.corpus import Corpus, captured
 from distinv.testing.fuzzing.making import KINDS, Maker, Pool
 from distinv.testing.fuzzing.mutation import Mutator
@@ -32,12 +36,20 @@ from distinv.wire.frame import (
     parse_header_untrusted,
 )
 from distinv.wire.messages import (
+    Behind,
+    Dismissed,
     EndSession,
+    HeartbeatAck,
+    Join,
     MulticastBody,
     OpenSession,
+    Order,
     Ping,
     Query,
+    QueryFailed,
     Request,
+    SnapshotPart,
+    SnapshotPull,
     StatusRequest,
 )
 
@@ -87,7 +99,7 @@ class Siege:
         node.check()
         self._fed += 1
         if self._fed % TURN_EVERY == 0:
-            bounds.check(bounds.engine_sizes(engine), bounds.engine_bounds(self.net.config.limits))
+            bounds.check(Siege.sizes(self), bounds.engine_bounds(self.net.config.limits))
             self.victim.wake(self.net.now)
             long = self._pauses.random() < 0.01
             self.net.run(_LONG_PAUSE_US if long else self._pauses.choice(_PAUSES_US))
@@ -129,7 +141,8 @@ class Siege:
         bounds.check(self.sizes(), bounds.engine_bounds(self.net.config.limits))
 
     def sizes(self) -> dict[str, int]:
-        return bounds.engine_sizes(self.victim.engine)
+        kept = len(self.victim.depot._data)
+        return {**bounds.engine_sizes(self.victim.engine), "snapshot bytes": kept}
 
 
 # --- without the key ----------------------------------------------------------------------------
@@ -217,6 +230,12 @@ _MESSAGE, _SEVERAL, _MULTICAST, _STREAM, _CHUNKS, _STALE = range(6)
 """What the first byte of an insider's input says the rest is; the second says who sends it."""
 
 _FROM_CLIENTS = (OpenSession, Request, Query, StatusRequest, EndSession, Ping)
+_OF_SNAPSHOTS = (Behind, SnapshotPull, SnapshotPart)
+_OF_MEMBERS = (Order, Dismissed, Join, HeartbeatAck, QueryFailed)
+_THEMES: tuple[tuple[type, ...], ...] = (
+    *(KINDS, _FROM_CLIENTS, _OF_SNAPSHOTS, _OF_MEMBERS) * 6,
+    *((kind,) for kind in KINDS),
+)
 _THEME_EVERY = 400
 _ROLES = ("leader", "follower", "follower", "blank")
 
@@ -225,7 +244,8 @@ class Insider(Siege):
     """Two who have the key: a stranger, and one in the place of a voter. Nobody else is ill.
 
     A server may stop for good when it learns of two histories (`InvariantBroken`), since somebody
-    who speaks for a voter can tell one; the scene is then set up anew. Nothing else may stop it.
+    who speaks for a voter can tell one, or of entries of a later release (`UpgradeNeeded`), which
+    it may not pass over; the scene is then set up anew. Nothing else may stop it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -248,7 +268,7 @@ class Insider(Siege):
         if role == "blank":
             self.victim = Server(self.net, 0, expect=3, election=self._election)
             self._other = Server(self.net, 1, expect=3, election=self._election)
-            place, node, self._storage = ("10.0.0.3", 4747), None, None
+            place, node, self._disk = ("10.0.0.3", 4747), None, None
             self.net.run(400_000)
         else:
             servers = born(self.net, 3, self._election)
@@ -256,7 +276,7 @@ class Insider(Siege):
             following = [each for each in servers if each is not leader]
             self.victim = leader if role == "leader" else following[0]
             mad = following[1] if role == "leader" or number % 3 else leader
-            self._storage, place, node = mad.crash(), mad.address, mad.id
+            self._disk, place, node = mad.crash(), mad.address, mad.id
             self._place = mad.number
         self._voter = Intruder(self.net, place, node)
         self._stranger = Intruder(self.net, ("10.0.9.9", 9))
@@ -266,6 +286,7 @@ class Insider(Siege):
         corpus = captured(False, self._election)
         self._mutator = Mutator(self.random, corpus.messages)
         self._maker = Maker(self.random, self._pool(corpus))
+        self._copy = made_up_copy(self.victim.engine.cluster_id, self._voter.id)
         self._refresh()
 
     # --- inputs -------------------------------------------------------------------------------
@@ -326,6 +347,31 @@ class Insider(Siege):
             "nonce": [number, 5],
             "copy": [1, 2],
             "min_seq": [0, 0, machine.seq + 1, number],
+            "what": ["promote", "remove", "leave", "transfer", "transfer", "rule"],
+            "server": [0, mad, stranger, node.self_id, *node.voters(), number],
+            **self._of_snapshots(),
+        }
+
+    def _of_snapshots(self) -> dict[str, list[Any]]:
+        """What its desk gives, what it fetches itself, and what it might be told to fetch."""
+        engine, node, copy = self.victim.engine, self.victim.engine.node, self._copy
+        desk, fetch = engine._desk._snapshot, engine._fetch
+        begun, offset = fetch._head, fetch._offset
+        given = None if desk is None else desk.head
+        heads = [each for each in (copy.head, begun, given) if each is not None]
+        lies = [
+            replace(copy.head, size_bytes=self._mutator.pick((0, 1, 999, 1 << 20, 2**63 - 1))),
+            replace(copy.head, digest=self.random.randbytes(16)),
+            replace(copy.head, position=node.log.last),
+            replace(copy.head, voters=VoterSet("shop", 7, (Voter(1, "x"),) * 999)),
+        ]
+        return {
+            "head": [copy.head, copy.head, *heads, begun, None, *lies],
+            "digest": [b"", *(each.digest for each in heads)],
+            "offset": [0, offset, offset, 2**62, 1 << 20],
+            "data": [*[copy.read(offset, 16 << 10)] * 3, b"", b"x" * 999],
+            "above": [0, node.commit, node.commit, node.log.last.index, 2**62],
+            "base": [0, node.commit + 1, node.commit + 1, node.log.last.index, 2**62],
         }
 
     def _message(self) -> bytes:
@@ -342,7 +388,7 @@ class Insider(Siege):
         if self._fed % TURN_EVERY == 0:
             self._refresh()
         if self._fed % _THEME_EVERY == 0:
-            self._theme = self._mutator.pick((KINDS, _FROM_CLIENTS, *((kind,) for kind in KINDS)))
+            self._theme = self._mutator.pick(_THEMES)
         below = self._mutator.below
         who, choice = below(2), below(20)
         if choice < 12:
@@ -369,7 +415,7 @@ class Insider(Siege):
     def feed(self, data: bytes) -> str:
         try:
             return self._feed(data)
-        except InvariantBroken:
+        except (InvariantBroken, UpgradeNeeded):
             self.stopped += 1
             self._set_up()
             return "stopped"
@@ -397,15 +443,13 @@ class Insider(Siege):
         not condemned.
         """
         super().check()
-        if self._storage is not None:
+        if self._disk is not None:
             self._voter.leave()
             self._stranger.leave()
             try:
-                Server(
-                    self.net, self._place, expect=3, election=self._election, storage=self._storage
-                )
+                Server(self.net, self._place, expect=3, election=self._election, disk=self._disk)
                 self.stuck += not self.works()
-            except InvariantBroken:
+            except (InvariantBroken, UpgradeNeeded):
                 self.stopped += 1
         self._set_up()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import distinv
 from distinv.errors import ConfigError
-from distinv.testing.fuzzing import answering, decoders, inbox, journals, links, stores
+from distinv.testing.fuzzing import answering, copies, decoders, inbox, journals, links, stores
 from distinv.testing.fuzzing.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -16,6 +16,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         *decoders.TARGETS,
         *stores.TARGETS,
+        *copies.TARGETS,
         *journals.TARGETS,
         *links.TARGETS,
         *inbox.TARGETS,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from heapq import heappop, heappush
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, field, frozen
 
 from distinv import config
 from distinv.client.calls import Completion
@@ -21,11 +22,17 @@ from distinv.config import Config
 from distinv.election.api import ElectionFactory
 from distinv.election.bully import Bully
 from distinv.election.ring import Ring
-from distinv.entry import NodeId
+from distinv.entry import NodeId, SnapshotHead
+from distinv.errors import StorageError
 from distinv.inventory.commands import decode_command_untrusted
 from distinv.inventory.machine import StateMachine
+from distinv.inventory.snapshot import Snapshot
 from distinv.multicast.fanout import fanout
-from distinv.server.engine import Engine, Settings
+from distinv.runtime.reconcile import reconcile
+from distinv.runtime.snapshots import MemoryDepot
+from distinv.server.engine import Engine
+from distinv.server.errands import Errand
+from distinv.server.settings import Settings
 from distinv.storage.memory import MemoryStorage
 from distinv.transport.api import Address
 from distinv.wire.endpoint import Endpoint, Incoming
@@ -64,8 +71,13 @@ def tight() -> Config:
         log_cache_bytes=1 << 20,
         levels_cached=1_000,
         locations_max=100,
+        log_keep_entries=8,
+        snapshot_piece_bytes=16 << 10,
+        snapshot_bytes_max=1 << 20,
+        snapshot_takers=2,
     )
-    return evolve(base, limits=limits)
+    timing = evolve(base.timing, compact_us=200_000, snapshot_rest_us=2_000_000)
+    return evolve(base, limits=limits, timing=timing)
 
 
 class Net:
@@ -170,8 +182,17 @@ class Host(ABC):
             del self.net.hosts[self.address]
 
 
+@frozen
+class Disk:
+    """What outlives a server."""
+
+    storage: MemoryStorage = field(factory=MemoryStorage)
+    store: Snapshot | None = None
+    """Of the last life."""
+
+
 class Server(Host):
-    """One life of a server; `storage` outlives it."""
+    """One life of a server; its `disk` outlives it."""
 
     def __init__(
         self,
@@ -180,14 +201,17 @@ class Server(Host):
         *,
         expect: int,
         election: str = "bully",
-        storage: MemoryStorage | None = None,
+        disk: Disk | None = None,
     ) -> None:
         super().__init__(net, (f"10.0.0.{number + 1}", 4747))
         self.number = number
         self.expect = expect
         self.election = election
-        self.storage = storage or MemoryStorage()
-        recovered = self.storage.recover()
+        disk = disk or Disk()
+        self.storage = disk.storage
+        self.depot = MemoryDepot(net.config.limits)
+        machine = self._open(disk.store)
+        recovered, _ = reconcile(machine, self.storage.recover(), None, "memory")
         self.id = recovered.node if recovered.node is not None else net.new_id()
         endpoint = net.endpoint(self.id)
         self.boot = endpoint._boot
@@ -195,13 +219,12 @@ class Server(Host):
         self._staged: list[tuple[int, int]] = []
         """(engine's ticket, storage's ticket) of writes not durable yet."""
         self._persisted = 0
-        self.machine = StateMachine(":memory:", net.config.limits)
         self.engine = Engine(
             self_id=self.id,
             settings=Settings(CLUSTER, f"server-{number}", expect, election),
             config=net.config,
             recovered=recovered,
-            machine=self.machine,
+            machine=machine,
             check_command=decode_command_untrusted,
             read_log=self.storage.read,
             endpoint=endpoint,
@@ -210,10 +233,26 @@ class Server(Host):
             targets=lambda: [BROADCAST],
             random=random,
             now=net.now,
+            make_snapshot=self.depot.maker,
+            pieces=self.depot,
         )
         self.lines = 0
         """Log lines written so far."""
         self.wake(net.now)
+
+    @property
+    def machine(self) -> StateMachine:
+        """Another one after a snapshot was installed."""
+        machine = self.engine.machine
+        assert isinstance(machine, StateMachine)
+        return machine
+
+    def _open(self, store: Snapshot | None) -> StateMachine:
+        limits = self.net.config.limits
+        if store is None:
+            return StateMachine(":memory:", limits)
+        data = store.read(0, store.head.size_bytes)
+        return StateMachine.from_snapshot(data, store.head, limits)
 
     def turn(self) -> None:
         engine, net = self.engine, self.net
@@ -249,11 +288,39 @@ class Server(Host):
         for target, data in turn.datagrams:
             net.send(self.address, target, data)
         for errand in turn.errands:
-            errand.finish(errand.run(), net.now)
-            self.wake(net.now + 10)
+            self._run(errand)
+        if turn.snapshot is not None:
+            self._install(turn.snapshot)
         for peer, address in turn.probes:
             if address not in net.hosts:
                 net.at(net.now + 300, self._refused, peer)
+
+    def _run(self, errand: Errand) -> None:
+        try:
+            result = errand.run()
+        except StorageError:
+            if errand.fatal:
+                raise
+            errand.fail()
+        else:
+            errand.finish(result, self.net.now)
+        self.wake(self.net.now + 10)
+
+    def _install(self, head: SnapshotHead) -> None:
+        """As the driver does."""
+        engine, depot = self.engine, self.depot
+        try:
+            depot.look(head)
+        except StorageError:
+            depot.discard()
+            engine.not_installed()
+            return
+        if engine.wants(head):
+            engine.machine.close()
+            engine.installed(depot.install(head), head, self.net.now)
+        else:
+            depot.discard()
+            engine.not_installed()
 
     def _synced(self) -> None:
         if self._staged and self.present():
@@ -272,11 +339,13 @@ class Server(Host):
         super().leave()
         self.engine.machine.close()
 
-    def crash(self) -> MemoryStorage:
+    def crash(self) -> Disk:
         """Power off. What was not synced is gone; the rest is for the next life."""
+        machine = self.machine
+        store = machine.snapshot_writer(Path())() if machine.position.index else None
         self.leave()
         self.storage.crash(0, torn=False)
-        return self.storage
+        return Disk(self.storage, store)
 
 
 class Client(Host):

@@ -1,12 +1,15 @@
 """Targets: bytes that reach the store. What one server cannot apply, no server can.
 
 A command that raised while it is applied would stop every server, one after the other, and again
-after each restart: it is in the log by then.
+after each restart: it is in the log by then. Only what can be of a later release does so on
+purpose, since others may carry it out; no leader of this release takes such a command.
 """
 
 from __future__ import annotations
 
 from random import Random
+
+import msgspec
 
 from distinv.entry import Ballot, EntryKind, decode_voters, make_entry
 from distinv.errors import InvalidRequest
@@ -15,6 +18,7 @@ from distinv.inventory.commands import (
     decode_command_untrusted,
     decode_outcome,
     encode_command,
+    is_of_later_release,
 )
 from distinv.inventory.machine import Applied, StateMachine
 from distinv.testing.fuzzing.corpus import captured, work
@@ -26,6 +30,7 @@ from distinv.wire.messages import (
     LogCommand,
     OpenCommand,
     SessionCommand,
+    decode_batch,
     encode_batch,
 )
 
@@ -93,7 +98,7 @@ class _Commands(Decoding):
         super().__init__(seed, captured(False).commands, self._apply, InvalidRequest)
 
     def _apply(self, data: bytes) -> None:
-        if data:
+        if data and not is_of_later_release(data):
             self.store.command(data)
         command = decode_command_untrusted(data, self.store.limits)
         again = decode_command_untrusted(encode_command(command), self.store.limits)
@@ -125,7 +130,10 @@ class _Queries(Decoding):
 
 
 class _Entries(Decoding):
-    """Payloads of committed entries: a batch that cannot be read has no commands."""
+    """Payloads of committed entries: what is no batch has no commands.
+
+    One of a later release stops a server by design (`UpgradeNeeded`), and is not applied here.
+    """
 
     def __init__(self, seed: int) -> None:
         self.store = Store(seed)
@@ -133,13 +141,25 @@ class _Entries(Decoding):
         super().__init__(seed, examples, self._apply, ())
 
     def _apply(self, data: bytes) -> None:
-        self.store.apply_batch(data)
+        if not _is_batch_of_later_release(data):
+            self.store.apply_batch(data)
 
     def check(self) -> None:
         self.store.check()
 
     def sizes(self) -> dict[str, int]:
         return self.store.sizes()
+
+
+def _is_batch_of_later_release(data: bytes) -> bool:
+    try:
+        batch = decode_batch(data)
+    except msgspec.ValidationError:
+        return True
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    commands = [each.command for each in batch if isinstance(each, SessionCommand)]
+    return any(command and is_of_later_release(command) for command in commands)
 
 
 def _batches(seed: int) -> list[bytes]:

@@ -19,6 +19,7 @@ import distinv
 from distinv.errors import ConfigError
 from distinv.testing.simulator.faults import KINDS
 from distinv.testing.simulator.planted import PLANTED
+from distinv.testing.simulator.schedules import SCHEDULES
 from distinv.testing.simulator.simulation import simulate
 
 CHUNK = 20
@@ -55,16 +56,17 @@ class _Title(msgspec.Struct, frozen=True):
 
     version: str
     plant: str | None
+    schedule: str | None
 
 
 class Record:
     """A file of JSON lines: which seeds this very code has run, and what came of them."""
 
-    def __init__(self, path: Path | None, plant: str | None) -> None:
+    def __init__(self, path: Path | None, plant: str | None, schedule: str | None) -> None:
         """Raises ConfigError for a file that is none, or that other code has written."""
         self._path = path
         self.done: dict[int, Done] = {}
-        title = _Title(code_version(), plant)
+        title = _Title(code_version(), plant, schedule)
         if path is None:
             return
         if not path.exists():
@@ -83,8 +85,8 @@ class Record:
             raise ConfigError(f"{path} is no record of a campaign: {problem}") from None
         if found != title:
             raise ConfigError(
-                f"{path} records what another version of the code did, or another planted bug: "
-                "what it ran says nothing of this one. Name a new file"
+                f"{path} records what another version of the code did, another planted bug, or "
+                "another schedule: what it ran says nothing of this one. Name a new file"
             )
         if torn:
             self._cut_to(sum(len(line) + 1 for line in whole))
@@ -142,13 +144,14 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
-def replay_command(seed: int, plant: str | None, *options: str) -> str:
+def replay_command(seed: int, plant: str | None, *options: str, schedule: str | None = None) -> str:
     """The one line that tells the story of a seed."""
+    told = () if schedule is None else (f"--schedule {schedule}",)
     planted = () if plant is None else (f"--plant {plant}",)
-    return " ".join((f"distinv simulate --seed {seed} --trace", *planted, *options))
+    return " ".join((f"distinv simulate --seed {seed} --trace", *told, *planted, *options))
 
 
-def _run_chunk(seeds: range, plant: str | None) -> Done:
+def _run_chunk(seeds: range, plant: str | None, schedule: str | None) -> Done:
     started = time.perf_counter()
     events = commands = reads = leaderships = 0
     failed: list[Failed] = []
@@ -156,7 +159,7 @@ def _run_chunk(seeds: range, plant: str | None) -> Done:
     drawn = 0
     with PLANTED[plant]() if plant else nullcontext():
         for seed in seeds:
-            outcome = simulate(seed)
+            outcome = simulate(seed, schedule=SCHEDULES[schedule] if schedule else None)
             events += outcome.events
             commands += outcome.commands
             reads += outcome.reads
@@ -164,7 +167,8 @@ def _run_chunk(seeds: range, plant: str | None) -> Done:
             drawn += len(outcome.plan.faults)
             began.update(type(outcome.plan.faults[each]).__name__ for each in outcome.struck)
             if outcome.failure:
-                failed.append(Failed(seed, outcome.failure, replay_command(seed, plant)))
+                again = replay_command(seed, plant, schedule=schedule)
+                failed.append(Failed(seed, outcome.failure, again))
     seconds = time.perf_counter() - started
     return Done(
         seeds[0],
@@ -186,14 +190,17 @@ def _chunks(seeds: range) -> list[range]:
     return [range(first, last) for first, last in itertools.pairwise(cuts)]
 
 
-def _results(chunks: list[range], jobs: int, plant: str | None) -> Iterator[Done]:
+def _results(
+    chunks: list[range], jobs: int, plant: str | None, schedule: str | None
+) -> Iterator[Done]:
     if jobs <= 1:
         for chunk in chunks:
-            yield _run_chunk(chunk, plant)
+            yield _run_chunk(chunk, plant, schedule)
         return
     with ProcessPoolExecutor(jobs) as workers:
         try:
-            yield from workers.map(_run_chunk, chunks, [plant] * len(chunks))
+            count = len(chunks)
+            yield from workers.map(_run_chunk, chunks, [plant] * count, [schedule] * count)
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)
             raise
@@ -204,20 +211,23 @@ def run(
     seeds: range,
     jobs: int | None = None,
     plant: str | None = None,
+    schedule: str | None = None,
     record: Path | None = None,
     first_failure: bool = False,
     json: bool = False,
 ) -> int:
     """Run the seeds and print what happened. Returns the exit status: 1 when any seed fails.
 
-    `plant` names a bug to run them with, one of `planted.PLANTED`. `record` names a file that
+    `plant` names a bug to run them with, one of `planted.PLANTED`, `schedule` a story to tell in
+    them instead of drawn faults, one of `schedules.SCHEDULES`. `record` names a file that
     remembers what has been run: seeds that it holds already are not run again, but counted.
     `first_failure` stops at the first chunk of seeds with one that fails.
 
-    Raises ConfigError for an unknown bug, or a record of other code.
+    Raises ConfigError for an unknown bug or schedule, or a record of other code.
     """
     check_plant(plant)
-    book = Record(record, plant)
+    check_schedule(schedule)
+    book = Record(record, plant, schedule)
     before = {chunk[0]: book.done.get(chunk[0]) for chunk in _chunks(seeds)}
     kept = [
         done
@@ -227,7 +237,7 @@ def run(
     todo = [chunk for chunk in _chunks(seeds) if before[chunk[0]] not in kept]
     started = time.perf_counter()
     results: list[Done] = []
-    for done in _results(todo, jobs or os.cpu_count() or 1, plant):
+    for done in _results(todo, jobs or os.cpu_count() or 1, plant, schedule):
         book.add(done)
         results.append(done)
         if not json:
@@ -240,6 +250,11 @@ def run(
 def check_plant(plant: str | None) -> None:
     if plant is not None and plant not in PLANTED:
         raise ConfigError(f"there is no bug {plant!r} to plant; choose from {', '.join(PLANTED)}")
+
+
+def check_schedule(schedule: str | None) -> None:
+    if schedule is not None and schedule not in SCHEDULES:
+        raise ConfigError(f"there is no schedule {schedule!r}; choose from {', '.join(SCHEDULES)}")
 
 
 def _print_progress(done: Done, ran: int, seeds: range) -> None:
@@ -285,6 +300,7 @@ def _report(kept: list[Done], results: list[Done], seconds: float, json: bool) -
             f"{events:,.0f} events/s; {total['commands']:,} commands and {total['reads']:,} reads "
             f"checked, {total['leaderships']:,} leaderships"
         )
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in began.items())
-        print(f"{began.total():,} of {drawn:,} faults began: {kinds}")
+        if drawn:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in began.items())
+            print(f"{began.total():,} of {drawn:,} faults began: {kinds}")
     return 1 if failed else 0

@@ -10,9 +10,11 @@ from bisect import bisect
 
 from attrs import define
 
-from distinv.entry import Ballot, Entry, NodeId
+from distinv.entry import Ballot, Entry, EntryKind, NodeId, Position, decode_voters
 from distinv.inventory import commands as wire
 from distinv.testing.simulator.model import Expected, PlainModel
+
+VOTERS_MAX = 5
 
 
 class SafetyViolation(AssertionError):
@@ -38,6 +40,8 @@ class History:
         self.hashes: list[bytes] = [b""]
         """Of the committed entry at each index, as first applied anywhere."""
         self._leaders: dict[Ballot, tuple[NodeId, int]] = {}
+        self.time_us = 0
+        """Of the last entry."""
         self.told_seq = 0
         """The highest seq that any client has been told of."""
         self._seqs_of: dict[str, list[tuple[int, int]]] = {}
@@ -67,8 +71,25 @@ class History:
         if index != len(self.hashes):
             raise SafetyViolation(f"{who} applied {index} out of order")
         self.hashes.append(entry.hash)
+        if entry.time_us < self.time_us:
+            raise SafetyViolation(f"{who} applied entry {index}: the log's time goes back")
+        self.time_us = entry.time_us
+        if entry.kind == EntryKind.VOTERS:
+            self._on_voters(who, entry)
         self.model.apply(entry)
         return True
+
+    def on_installed(self, who: str, position: Position) -> None:
+        """A server took another's store over instead of applying entry after entry."""
+        if position.index >= len(self.hashes):
+            raise SafetyViolation(f"{who} installs entry {position.index}, which nobody applied")
+        if self.hashes[position.index] != position.hash:
+            raise SafetyViolation(f"{who} installs another entry {position.index} than was applied")
+
+    def _on_voters(self, who: str, entry: Entry) -> None:
+        count = len(decode_voters(entry.payload).voters)
+        if count % 2 == 0 or count > VOTERS_MAX:
+            raise SafetyViolation(f"{who} applied entry {entry.index} with {count} voters")
 
     def on_digest(self, who: str, index: int, digest: str) -> None:
         """Stores at the same position have equal digests."""

@@ -192,6 +192,11 @@ class SimClient(Process):
         self.wake(self.world.now)
 
     @property
+    def session_id(self) -> int:
+        """0 while it has none."""
+        return 0 if self.session is None else self.session.session
+
+    @property
     def idle(self) -> bool:
         return not self._calls
 

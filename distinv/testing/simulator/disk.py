@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 
 from distinv.entry import Entry
@@ -34,6 +35,23 @@ class Disk:
         """Put them there before the run begins."""
         self._storage.recover()
         self._storage.commit(records)
+        self._storage.crash()
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """Write at once, before the server runs."""
+        self._storage.commit(records)
+
+    def wipe(self) -> None:
+        """A new disk, in the place of one that is lost with everything on it."""
+        self._life += 1
+        self._storage = MemoryStorage()
+        self._syncing, self.rotten = False, False
+        self._staged.clear()
+        self.stalled_until = self.full_until = 0
+
+    def copy(self, other: Disk) -> None:
+        """Hold what the other one holds durably now."""
+        self._storage = deepcopy(other._storage)
         self._storage.crash()
 
     def recover(self, synced: Callable[[int], None]) -> Recovered:
@@ -70,8 +88,9 @@ class Disk:
 
     def rot(self, place: float) -> int:
         """Flip a bit in the stored entry at that part of the log; returns its index, or 0."""
-        index = int(place * self.last_index) + 1
-        if not 1 <= index <= self.last_index:
+        base = self._storage.base_index
+        index = base + int(place * (self.last_index - base)) + 1
+        if index > self.last_index:
             return 0
         self._storage.flip(index)
         self.rotten = True

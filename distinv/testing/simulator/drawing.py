@@ -7,6 +7,8 @@ from random import Random
 
 from distinv.testing.simulator.faults import (
     LEADER,
+    Arrive,
+    Blank,
     Bridge,
     ClientCrash,
     Clog,
@@ -17,6 +19,7 @@ from distinv.testing.simulator.faults import (
     Fill,
     HandOver,
     Jump,
+    Order,
     Pause,
     PowerCut,
     Rot,
@@ -60,10 +63,21 @@ _KINDS_FIT_US = 2_000 * MS
 """The times between faults in `_Draw.kinds` are those of runs of this length or longer."""
 
 
-def draw_faults(random: Random, servers: int, clients: int, duration_us: int) -> tuple[Fault, ...]:
+def draw_late(random: Random, servers: int, at_most: int) -> tuple[int, ...]:
+    """Servers that join the others while they run: most often none."""
+    if not at_most or random.random() < 0.6:
+        return ()
+    return tuple(sorted(random.sample(range(servers), random.randint(1, at_most))))
+
+
+def draw_faults(
+    random: Random, servers: int, clients: int, duration_us: int, late: tuple[int, ...] = ()
+) -> tuple[Fault, ...]:
     """In the order of their times, none in the last tenth of `duration_us`."""
     draw = _Draw(random, servers, clients, duration_us)
-    faults: list[Fault] = []
+    faults: list[Fault] = [
+        Arrive(random.randrange(duration_us * 8 // 10), f"server-{number}") for number in late
+    ]
     for chance, low_us, high_us, one in draw.kinds():
         if random.random() >= chance:
             continue
@@ -94,7 +108,14 @@ class _Draw:
         self._cut_us = random.randrange(200 * MS, self._half_us)
         self._one_way = random.choice((0.0, 0.3, 1.0))
         self._trapped = random.choice(
-            (("promise",), ("noop",), ("entry",), ("promise", "noop", "birth"))
+            (
+                ("promise",),
+                ("noop",),
+                ("entry",),
+                ("promise", "noop", "birth"),
+                ("voters",),
+                ("base",),
+            )
         )
 
     def kinds(self) -> list[_Kind]:
@@ -114,6 +135,8 @@ class _Draw:
             (several / 2, 500 * MS, 4_000 * MS, self._rot),
             (0.2, 500 * MS, 3_000 * MS, self._jump),
             (0.2, 300 * MS, 2_000 * MS, self._client_crash),
+            (0.2, 300 * MS, 2_000 * MS, self._order),
+            (several, 500 * MS, 3_000 * MS, self._blank),
         ]
 
     def _server(self, leader: float) -> str:
@@ -182,6 +205,12 @@ class _Draw:
 
     def _jump(self, at_us: int) -> Fault:
         return Jump(at_us, self._server(0.4), self._random.randrange(-30_000 * MS, 30_000 * MS))
+
+    def _order(self, at_us: int) -> Fault:
+        return Order(at_us, self._server(0.2), self._random.random() < 0.4)
+
+    def _blank(self, at_us: int) -> Fault:
+        return Blank(at_us, self._server(0.3), self._down_us())
 
     def _client_crash(self, at_us: int) -> Fault:
         random = self._random

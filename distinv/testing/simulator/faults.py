@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from distinv.entry import EntryKind
-from distinv.storage.api import BirthRecord, EntryRecord, PromiseRecord, Record
+from distinv.storage.api import BaseRecord, BirthRecord, EntryRecord, PromiseRecord, Record
 
 if TYPE_CHECKING:
     from distinv.testing.simulator.servers import SimServer
@@ -141,12 +141,16 @@ class HandOver(Fault):
         return bool(leaders)
 
 
+_KINDS = {"noop": EntryKind.NOOP, "voters": EntryKind.VOTERS}
+
+
 @frozen
 class Trap(Fault):
     """The next server that writes such a record crashes in the middle of it, and returns fast."""
 
     writing: str
-    """promise (to another), noop (a new leader's first entry), entry (a follower's), birth"""
+    """promise (to another), noop (a new leader's first entry), entry (a follower's), voters (a
+    leader's change of them), base (its log is made shorter, or begins behind a snapshot), birth"""
     how: str
     """`mid-turn`: only a part of the turn's datagrams leave, nothing is written.
     `mid-sync`: all leave, and the sync does not end. `after-sync`: soon after it has ended."""
@@ -166,11 +170,13 @@ class Trap(Fault):
     def _matches(self, server: SimServer, record: Record) -> bool:
         if isinstance(record, EntryRecord):
             own = record.entry.ballot.node == server.node_id
-            if self.writing == "noop":
-                return own and record.entry.kind == EntryKind.NOOP
+            if self.writing in _KINDS:
+                return own and record.entry.kind == _KINDS[self.writing]
             return self.writing == "entry" and not own
         if isinstance(record, PromiseRecord):
             return self.writing == "promise" and record.ballot.node != server.node_id
+        if isinstance(record, BaseRecord):
+            return self.writing == "base"
         return self.writing == "birth" and isinstance(record, BirthRecord)
 
     def spring(self, run: Simulation, server: SimServer, records: Sequence[Record]) -> None:
@@ -215,6 +221,67 @@ class Eclipse(Trap):
                 for one in run.servers:
                     run.world.block(other.host, one.host, until)
                 run.world.note("network", f"{other.name} is not heard for {_ms(self.dark_us)}")
+
+
+# --- who belongs to it ----------------------------------------------------------------------------
+
+
+@frozen
+class Arrive(Fault):
+    """A server that was not there comes, with a blank disk."""
+
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.target} comes"
+
+    def strike(self, run: Simulation) -> bool:
+        servers = [server for server in run.servers_at(self.target) if not server.alive]
+        for server in servers:
+            run.world.note(server.name, "comes")
+            run.start(server)
+        return bool(servers)
+
+
+@frozen
+class Blank(Fault):
+    """A server loses its disk and returns as a new one, if a majority of the others has theirs."""
+
+    target: str
+    down_us: int
+
+    def __str__(self) -> str:
+        return f"{self.target} loses its disk, and is down for {_ms(self.down_us)}"
+
+    def strike(self, run: Simulation) -> bool:
+        lost = False
+        for server in run.servers_at(self.target):
+            if run.may_lose(server) and not run.might_begin_anew(server):
+                run.world.note(server.name, "loses its disk")
+                run.lose(server)
+                run.crash(server, self.down_us)
+                lost = True
+        return lost
+
+
+@frozen
+class Order(Fault):
+    """The leader is told that a server shall vote, or shall not."""
+
+    target: str
+    votes: bool
+
+    def __str__(self) -> str:
+        return f"{self.target} shall {'' if self.votes else 'not '}vote"
+
+    def strike(self, run: Simulation) -> bool:
+        pairs = [
+            (one, other) for one in run.servers_at(LEADER) for other in run.servers_at(self.target)
+        ]
+        for leader, server in pairs:
+            run.world.note(leader.name, f"is told: {self}")
+            leader.order(server.node_id, votes=self.votes)
+        return bool(pairs)
 
 
 # --- network --------------------------------------------------------------------------------------
@@ -359,7 +426,7 @@ class Rot(Fault):
     def strike(self, run: Simulation) -> bool:
         struck = False
         for server in run.servers_at(self.target):
-            if server.disk.rotten or not run.may_rot():
+            if server.disk.rotten or not run.may_lose(server):
                 continue
             index = server.disk.rot(self.place)
             if index:
@@ -403,5 +470,8 @@ KINDS = tuple(
         Fill,
         Rot,
         Jump,
+        Arrive,
+        Blank,
+        Order,
     )
 )

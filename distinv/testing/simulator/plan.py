@@ -10,7 +10,7 @@ import attrs
 from attrs import evolve, frozen
 
 from distinv.errors import ConfigError
-from distinv.testing.simulator.drawing import MS, draw_faults, draw_pace
+from distinv.testing.simulator.drawing import MS, draw_faults, draw_late, draw_pace
 from distinv.testing.simulator.faults import Fault
 from distinv.testing.simulator.hostile import HOSTILE
 from distinv.wire.endpoint import PAYLOAD_BYTES_MIN
@@ -77,6 +77,13 @@ class Plan:
     events: int
     """That part ends after so many events at the latest: for the few runs that have far more
     than `drawing.draw_pace` expects, such as those of an election that floods the others."""
+    late: tuple[int, ...]
+    """Servers that are not there at first: they come by a fault, or when all heals. A cluster that
+    is yet to be born is born without them."""
+    keep: int
+    """How many of the last entries servers keep; who lacks more gets a snapshot."""
+    evict_us: int
+    """A voter that is silent for so long is replaced."""
     heal_all: bool
     """Everything heals. Else a bare quorum does, and the other faults are for good."""
     quorum: tuple[int, ...]
@@ -86,6 +93,15 @@ class Plan:
     faults: tuple[Fault, ...]
     stream: int = 0
     """Another one gives the same plan other delays, losses and work: for shrinking."""
+
+    def expect(self, number: int) -> int:
+        """For how many others like it a blank server waits.
+
+        Those that are there at first wait for exactly one another, so that there is one birth; who
+        comes late waits for more than will ever come with it: it joins.
+        """
+        alone = self.born or not self.late or number in self.late
+        return self.servers if alone else self.servers - len(self.late)
 
     def describe(self) -> list[str]:
         """Lines for people: the settings, then the faults with their numbers."""
@@ -137,7 +153,7 @@ class Plan:
 SETTINGS = tuple(
     field.name
     for field in attrs.fields(Plan)
-    if field.name not in ("faults", "quorum", "leftovers")
+    if field.name not in ("faults", "quorum", "leftovers", "late")
 )
 """What `Plan.changed` can change."""
 
@@ -165,6 +181,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "think_us": (1, 60_000 * MS),
     "duration_us": (1, 60_000 * MS),
     "events": (1, 200_000),
+    "keep": (1, 100_000),
+    "evict_us": (1, 600_000 * MS),
     "stream": (0, 1_000_000_000),
 }
 """From the least to the greatest that `Plan.changed` takes, for every setting that is a number."""
@@ -200,6 +218,8 @@ def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
     if hostile is None:
         hostile = random.random() < 0.2
     duration_us, call_us, events = draw_pace(random, servers)
+    born = random.random() < 0.6
+    late = draw_late(random, servers, at_most=servers - 1)
     return Plan(
         servers=servers,
         clients=clients,
@@ -211,7 +231,7 @@ def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
         latency_us=random.choice((50, 100, 300)),
         reaction_us=random.choice((60, 60, 600)),
         sync_us=random.choice((100, 300, 2_000)),
-        born=random.random() < 0.6,
+        born=born,
         starts_us=random.choice((1 * MS, 20 * MS, 400 * MS)),
         slow_disk=random.randrange(servers) if random.random() < 0.2 else -1,
         cancel=random.choice((0.0, 0.0, 0.02, 0.1)),
@@ -223,8 +243,11 @@ def draw_plan(seed: int, *, hostile: bool | None = None) -> Plan:
         tight=random.random() < 0.3,
         duration_us=duration_us,
         events=EVENTS_FACTOR * events,
+        late=late,
+        keep=random.choice((1_000, 1_000, 3, 10, 30)),
+        evict_us=random.choice((600_000 * MS, 300 * MS, 900 * MS)),
         heal_all=random.random() < 0.4,
         quorum=tuple(random.sample(range(SERVERS_MAX), SERVERS_MAX)),
         leftovers=tuple(random.choice(LEFTOVERS) for _ in range(SERVERS_MAX)),
-        faults=draw_faults(random, servers, clients, duration_us),
+        faults=draw_faults(random, servers, clients, duration_us, late),
     )

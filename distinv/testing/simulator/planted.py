@@ -13,13 +13,17 @@ from typing import Any
 from attrs import evolve
 
 from distinv.core import quorum
+from distinv.core.changes import Changes
+from distinv.core.clocks import Clocks
 from distinv.core.events import Effect, ReadReady, Send
 from distinv.core.follower import Follower
 from distinv.core.leader import Leader
+from distinv.core.membership import Membership
 from distinv.core.node import Node
 from distinv.core.sessions import Admission, SessionTable
 from distinv.entry import NO_BALLOT, Entry
 from distinv.inventory.machine import StateMachine
+from distinv.server.twins import Twins
 from distinv.storage.api import Recovered
 from distinv.storage.memory import MemoryStorage
 from distinv.wire.messages import Promise
@@ -113,6 +117,52 @@ def ballot_forgotten() -> AbstractContextManager[None]:
     return _replaced(MemoryStorage, "recover", recover)
 
 
+def old_set_forgotten() -> AbstractContextManager[None]:
+    """Only the new voters of a change count, from the moment it is appended."""
+
+    def indexes(membership: Membership, commit: int) -> list[int]:
+        return list(membership._log.voter_indexes[-1:])
+
+    return _replaced(Membership, "_indexes_in_play", indexes)
+
+
+def dismissed_too_early() -> AbstractContextManager[None]:
+    """Who leaves is let go as soon as the leader knows that the change is committed."""
+
+    def is_known(changes: Changes) -> bool:
+        return changes._node.commit >= changes._node.log.voter_indexes[-1]
+
+    return _replaced(Changes, "_is_known", is_known)
+
+
+@contextmanager
+def learner_promises_nothing() -> Iterator[None]:
+    """A server that has no vote by its own log answers no candidate."""
+
+    def unless_learner(send: Callable[[Node, Effect], None]) -> Callable[[Node, Effect], None]:
+        def hold(node: Node, effect: Effect) -> None:
+            promises = isinstance(effect, Send) and isinstance(effect.message, Promise)
+            if not promises or node.is_voter(node.self_id):
+                send(node, effect)
+
+        return hold
+
+    with ExitStack() as stack:
+        for name in ("hold", "hold_for_promise"):
+            stack.enter_context(_replaced(Node, name, unless_learner(getattr(Node, name))))
+        yield
+
+
+def clock_believed() -> AbstractContextManager[None]:
+    """A leader stamps with its own clock, whatever time the others have."""
+    return _replaced(Clocks, "trusted", lambda clocks, sets: True)
+
+
+def twin_believed_alone() -> AbstractContextManager[None]:
+    """A server asks whether another process has its identity, and does not heed the answer."""
+    return _replaced(Twins, "on_claimed", lambda twins, claimed, address, now: None)
+
+
 CANARY = "minority-decides"
 
 PLANTED: dict[str, Bug] = {
@@ -123,4 +173,19 @@ PLANTED: dict[str, Bug] = {
     "promise-before-sync": promise_before_sync,
     "retry-applied-twice": retry_applied_twice,
     "ballot-forgotten": ballot_forgotten,
+    "old-set-forgotten": old_set_forgotten,
+    "dismissed-too-early": dismissed_too_early,
+    "learner-promises-nothing": learner_promises_nothing,
+    "clock-believed": clock_believed,
+    "twin-believed-alone": twin_believed_alone,
 }
+
+TOLD_BY = {
+    "ballot-forgotten": "promise-and-restart",
+    "old-set-forgotten": "unsynced-change",
+    "dismissed-too-early": "leavers-switched-off",
+    "learner-promises-nothing": "promoted-unaware",
+    "clock-believed": "clock-ten-years-ahead",
+    "twin-believed-alone": "copied-directory",
+}
+"""The schedule that shows the bug: chance needs long to bring its situation about."""

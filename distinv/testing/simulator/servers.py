@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Any
 
 from distinv.core.leader import Leader
+from distinv.core.log import Log
 from distinv.election.api import ElectionFactory
-from distinv.entry import Entry, EntryKind, NodeId
-from distinv.errors import CorruptLog, StorageError
+from distinv.entry import Entry, EntryKind, NodeId, Position, SnapshotHead
+from distinv.errors import CorruptLog, IdentityInUse, StorageError
 from distinv.inventory.commands import decode_command_untrusted
 from distinv.inventory.machine import Applied, StateMachine
+from distinv.inventory.snapshot import Snapshot
 from distinv.multicast.api import MulticastFactory
-from distinv.server.engine import Engine, Settings, Turn
-from distinv.storage.api import Record
+from distinv.runtime.reconcile import reconcile
+from distinv.runtime.snapshots import MemoryDepot
+from distinv.server.engine import Engine, Turn
+from distinv.server.errands import Errand
+from distinv.server.roll_call import RollCall
+from distinv.server.settings import Settings
+from distinv.storage.api import EntryRecord, IdentityRecord, Record, Recovered
 from distinv.testing.simulator.checkers import SafetyViolation
 from distinv.testing.simulator.disk import Disk
 from distinv.testing.simulator.faults import Trap
@@ -30,6 +40,17 @@ class WatchedMachine(StateMachine):
 
     world: World
     who: str
+    keep: Callable[[Snapshot], None]
+    """Called with a copy of what its file holds durably from then on."""
+
+    def checkpointer(self) -> Callable[[], Position]:
+        copy, position = self.snapshot_writer(Path()), self.position
+
+        def checkpoint() -> Position:
+            self.keep(copy())
+            return position
+
+        return checkpoint
 
     def apply(self, entry: Entry) -> list[Applied]:
         first = self.world.history.on_applied(self.who, entry)
@@ -61,14 +82,30 @@ class SimServer(Process):
         self.skew_us = self.random.randrange(-plan.skew_us, plan.skew_us + 1)
         slow = 100 if plan.slow_disk == number else 1
         self.disk = Disk(world, self.name, plan.sync_us * slow)
+        self._store: Snapshot | None = None
+        """What the store's file holds after a crash."""
+        self._depot = MemoryDepot(world.config.limits, self._open_copy)
+        self._installing = False
+        self._last_log: Log | None = None
+        """Of the engine that ran last."""
         self.node_id = NodeId(0)
         self.boot = 0
         self._life = 0
         self._persisted = 0
+        self._due = 0
+        """The engine's deadline, as it was after the turn before."""
         self._falls_at: tuple[int, int] | None = None
         """The write soon after which it crashes, and for how long."""
         self.broken = ""
         """Why it will never run again."""
+        self._roll: RollCall | None = None
+        """While it asks whether another process has its identity, and does nothing else."""
+        self._entrance: Callable[[], None] = _nothing
+        """Take part, with what was opened at the start."""
+        self.took_part = False
+        """It has run, and not only asked."""
+        self.displaced: IdentityInUse | None = None
+        """Why it stopped, if another process has its identity."""
         self.engine: Engine | None = None
 
     @property
@@ -87,58 +124,213 @@ class SimServer(Process):
             self.broken = str(problem)
             world.note(self.name, f"does not start: {problem}")
             return
+        machine = self._open_store()
+        recovered, begun = reconcile(machine, recovered, self._depot.installed(), self.name)
+        if begun is not None:
+            world.note(self.name, f"begins its journal anew after {begun.position.index}")
+            self.disk.commit([begun])
         self.boot = world.random_id()
         self._life += 1
         self._persisted = 0
         self._falls_at = None
+        self.displaced = None
+        self._installing = False
         # A blank disk means a new server: an id is used once.
         self.node_id = recovered.node if recovered.node is not None else world.random_id()
         random = Random(f"{self.name} {self._life} {world.seed} {world.plan.stream}")
-        machine = WatchedMachine(":memory:", world.config.limits)
-        machine.world, machine.who = world, self.name
-        endpoint = Endpoint(
-            self_id=self.node_id,
-            boot=self.boot,
+        self.alive = True
+        self._entrance = partial(self._take_part, recovered, machine, random)
+        self._opened = machine
+        if recovered.node is None:
+            self._enter()
+        else:
+            self._roll = self._roll_call(random)
+            world.note(self.name, "asks whether another process has its identity")
+            self.wake(world.now + 10)
+
+    def _endpoint(self, node: NodeId, boot: int, random: Random) -> Endpoint:
+        world = self.world
+        return Endpoint(
+            self_id=node,
+            boot=boot,
             seal=world.seal(),
             random=random,
             timing=world.timing,
             limits=world.config.limits,
             payload_bytes=world.plan.payload_bytes,
         )
+
+    def _roll_call(self, random: Random) -> RollCall:
+        stranger, boot = self.world.random_id(), self.world.random_id()
+        return RollCall(
+            node=self.node_id,
+            boot=self.boot,
+            make_endpoint=lambda: self._endpoint(stranger, boot, random),
+            targets=lambda: [BROADCAST],
+            timing=self.world.timing,
+            limits=self.world.config.limits,
+            random=random,
+            tell=lambda text, level: self.world.note(self.name, text),
+            now=self.now,
+        )
+
+    def _enter(self) -> None:
+        self._roll = None
+        self._entrance()
+
+    def _take_part(self, recovered: Recovered, machine: StateMachine, random: Random) -> None:
+        world = self.world
+        self.took_part, self._due = True, 0
         self.engine = Engine(
             self_id=self.node_id,
-            settings=Settings("shop", self.name, world.plan.servers, world.plan.election),
+            settings=Settings(
+                "shop", self.name, world.plan.expect(self.number), world.plan.election
+            ),
             config=world.config,
             recovered=recovered,
             machine=machine,
             check_command=decode_command_untrusted,
             read_log=self.disk.read,
-            endpoint=endpoint,
+            endpoint=self._endpoint(self.node_id, self.boot, random),
             election=self._election,
             multicast=self._multicast,
             targets=lambda: [BROADCAST],
             random=random,
             now=self.now,
+            make_snapshot=self._depot.maker,
+            pieces=self._depot,
         )
-        self.alive = True
         world.note(self.name, f"starts, log ends at {self.engine.node.log.last_index}")
         self.wake(world.now + 10)
 
     def crash(self, kept: int | None = None) -> None:
         """Power off: what was not synced is lost, but for `kept` writes (a random number)."""
+        if self._roll is not None:
+            self.world.note(self.name, "crashes before it takes part")
+            self._roll = None
+            self._opened.abandon()
+            self.stop()
+            self.disk.crash(0)
         if self.engine is None:
             return
         writing = self.disk.writing
         self.world.note(self.name, f"crashes with {writing} writes under way")
-        self.engine.machine.close()
+        machine = self.engine.machine
+        assert isinstance(machine, StateMachine)
+        if machine.position.index and self.random.random() < 0.5:
+            self._store = machine.snapshot_writer(Path())()  # all of it had reached the disk
+        machine.abandon()
+        self._last_log = self.engine.node.log
         self.engine = None
         self.stop()
         self.disk.crash(self.random.randrange(writing + 1) if kept is None else kept)
+        if self.random.random() < 0.5:
+            self._depot.discard()
 
-    def hand_over(self) -> None:
+    def lose_disk(self) -> None:
+        """What starts here from now on is a new server under an old address."""
+        self.crash(0)
+        self.disk.wipe()
+        self._depot.discard()
+        self._store, self._last_log, self.broken = None, None, ""
+        self.node_id = NodeId(0)
+
+    def voter_sets(self) -> list[tuple[NodeId, ...]]:
+        """Every set that this server may believe to be in play, now or after a restart."""
+        log = self._last_log if self.engine is None else self.engine.node.log
+        if log is None:
+            return []
+        floor = 0 if self._store is None else self._store.head.voters_index
+        return [log.voters_at(index).ids for index in log.voter_indexes if index >= floor]
+
+    def be_born(self, node_id: NodeId, entry: Entry) -> None:
+        """As a birth leaves a voter; it has not run since."""
+        self.node_id = node_id
+        self._last_log = Log([entry], cache_bytes=0)
+        self.disk.format([IdentityRecord(node_id, "shop"), EntryRecord(entry)])
+
+    def beside(self, number: int, name: str) -> SimServer:
+        """Another machine with the same settings."""
+        other = SimServer(self.world, number, self._election, self._multicast, self._spring)
+        other.name, other.name_bytes = name, name.encode()
+        return other
+
+    def take_copy(self, of: SimServer) -> None:
+        """Its directory is a copy of the other's, as that stands on the disk now."""
+        self.node_id = of.node_id
+        self.disk.copy(of.disk)
+        self._store = of._store
+
+    # --- its store ----------------------------------------------------------------------------
+
+    def _watch(self, machine: WatchedMachine) -> WatchedMachine:
+        machine.world, machine.who, machine.keep = self.world, self.name, self._keep
+        return machine
+
+    def _keep(self, store: Snapshot) -> None:
+        self._store = store
+
+    def _open_copy(self, data: bytes, head: SnapshotHead) -> StateMachine:
+        limits = self.world.config.limits
+        return self._watch(WatchedMachine.from_snapshot(data, head, limits))
+
+    def _open_store(self) -> StateMachine:
+        store = self._store
+        if store is None:
+            return self._watch(WatchedMachine(":memory:", self.world.config.limits))
+        return self._open_copy(store.read(0, store.head.size_bytes), store.head)
+
+    def _install(self, life: int, head: SnapshotHead) -> None:
+        """As the driver does."""
+        engine, depot = self.engine, self._depot
+        if life != self._life or engine is None:
+            return
+        self._installing = False
+        try:
+            depot.look(head)
+        except StorageError as problem:
+            self.world.note(self.name, f"drops a snapshot: {problem}")
+            depot.discard()
+            engine.not_installed()
+        else:
+            if engine.wants(head):
+                self.world.history.on_installed(self.name, head.position)
+                self.world.note(self.name, f"installs a snapshot of entry {head.position.index}")
+                engine.machine.abandon()
+                machine = depot.install(head)
+                self._store = machine.snapshot_writer(Path())()
+                engine.installed(machine, head, self.now)
+            else:
+                depot.discard()
+                engine.not_installed()
+        self.wake(self.world.now)
+
+    def order(self, server: NodeId, *, votes: bool) -> None:
+        """Somebody wants `server` to vote, or not to."""
         if self.engine is not None:
-            self.engine.transfer(None, self.now)
+            self.engine.order(server, self.now, votes=votes)
             self.wake(self.world.now)
+
+    def hand_over(self, target: NodeId | None = None) -> None:
+        """To `target`, or to whoever is best, if this one leads."""
+        if self.engine is not None:
+            self.engine.transfer(target, self.now)
+            self.wake(self.world.now)
+
+    def leave(self) -> None:
+        """Give its vote up for good; `left` says when it may stop."""
+        if self.engine is not None:
+            self.engine.leaving.begin(self.now)
+            self.wake(self.world.now)
+
+    @property
+    def left(self) -> bool:
+        return self.engine is not None and self.engine.leaving.done
+
+    @property
+    def alarms(self) -> int:
+        """How often it has said that another process has its identity, in this life."""
+        return 0 if self.engine is None else self.engine.twins.alarms
 
     @property
     def leads(self) -> bool:
@@ -148,17 +340,40 @@ class SimServer(Process):
     def applied(self) -> int:
         return 0 if self.engine is None else self.engine.machine.position.index
 
+    def knows_session(self, session: int) -> bool:
+        machine = None if self.engine is None else self.engine.machine
+        return machine is not None and machine.last_number(session) is not None
+
     # --- turns --------------------------------------------------------------------------------
 
     def turn(self) -> None:
         engine, now = self.engine, self.now
-        assert engine is not None
         try:
+            if self._roll is not None:
+                self._call_the_roll(self._roll, now)
+                return
+            assert engine is not None
             self._take_turn(engine, now)
         except StorageError as problem:
+            if isinstance(problem, IdentityInUse):
+                self.displaced = problem
             # As the driver does: the disk failed, the server stops and says why.
             self.world.note(self.name, f"stops: {problem}")
             self.crash(0)
+
+    def _call_the_roll(self, roll: RollCall, now: int) -> None:
+        arrived, self.inbox = self.inbox, []
+        for data, source in arrived:
+            roll.receive(data, source, now)
+        roll.on_deadline(now)
+        for target, data in roll.flush(now):
+            self.world.send(self.address, target, data)
+        if roll.refusal is not None:
+            raise roll.refusal
+        if roll.over(now):
+            self._enter()
+        else:
+            self.wake(self.clock.when(roll.deadline()) + 20)
 
     def _take_turn(self, engine: Engine, now: int) -> None:
         engine.node.clock_offset_us = EPOCH_US + self.skew_us - self.clock.base_us
@@ -168,7 +383,7 @@ class SimServer(Process):
         if self._persisted:
             ticket, self._persisted = self._persisted, 0
             engine.persisted(ticket, now)
-        if (due := engine.deadline()) is not None and due <= now:
+        if self._due <= now:
             engine.on_deadline(now)
         for _ in range(APPLY_PER_TURN):
             if not engine.apply_waiting:
@@ -177,11 +392,14 @@ class SimServer(Process):
         self._carry_out(engine, engine.end_turn(now))
         if self.engine is None:
             return
+        if engine.twins.displaced is not None:
+            raise engine.twins.displaced
         self._check(engine, now)
+        self._due = engine.deadline()
         if engine.apply_waiting:
             self.wake(self.world.now + 20)
-        elif (due := engine.deadline()) is not None:
-            self.wake(self.clock.when(due) + 20 + int(self.random.random() * 380))
+        else:
+            self.wake(self.clock.when(self._due) + 20 + int(self.random.random() * 380))
 
     def _carry_out(self, engine: Engine, turn: Turn) -> None:
         world = self.world
@@ -203,11 +421,25 @@ class SimServer(Process):
             assert turn.write is not None
             self._falls_at = turn.write.ticket, trap.down_us
         for errand in turn.errands:
-            errand.finish(errand.run(), self.now)
-            self.wake(world.now + 10)
+            try:
+                result = errand.run()
+            except StorageError:
+                errand.fail()
+            else:
+                lasts = self.random.randrange(10, 2_000)
+                world.after(lasts, self._finish, self._life, errand, result)
+        if turn.snapshot is not None and not self._installing:
+            self._installing = True
+            lasts = self.random.randrange(10, 5_000)
+            world.after(lasts, self._install, self._life, turn.snapshot)
         for peer, address in turn.probes:
             if world.nobody_at(address):
                 world.after(400, self._refused, self._life, peer)
+
+    def _finish(self, life: int, errand: Errand, result: Any) -> None:
+        if life == self._life and self.engine is not None:
+            errand.finish(result, self.now)
+            self.wake(self.world.now)
 
     def _fall(self, life: int, down_us: int) -> None:
         """Crash in a trap, losing what is not synced, and return soon."""
@@ -243,3 +475,7 @@ class SimServer(Process):
                 raise SafetyViolation(
                     f"{self.name} leads on although its disk has been writing for {stalled_us} us"
                 )
+
+
+def _nothing() -> None:
+    """A server that was never started has nothing to begin with."""

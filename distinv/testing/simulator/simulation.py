@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from random import Random
 
@@ -18,6 +19,7 @@ from distinv.entry import (
     NO_BALLOT,
     ORIGIN,
     EntryKind,
+    NodeId,
     Voter,
     VoterSet,
     encode_voters,
@@ -25,13 +27,14 @@ from distinv.entry import (
 )
 from distinv.multicast.api import MulticastFactory
 from distinv.multicast.fanout import fanout
-from distinv.storage.api import EntryRecord, IdentityRecord, Record
+from distinv.storage.api import Record
 from distinv.testing.simulator.checkers import SafetyViolation
 from distinv.testing.simulator.clients import SimClient
 from distinv.testing.simulator.faults import LEADER, Fault, Trap
 from distinv.testing.simulator.hostile import HOSTILE
 from distinv.testing.simulator.plan import Plan, draw_plan
 from distinv.testing.simulator.servers import SimServer
+from distinv.testing.simulator.stage import Overdue, Schedule, SituationMissed, Stage
 from distinv.testing.simulator.world import FOREVER_US, Process, World
 
 PROGRESS_US = 20_000_000
@@ -39,6 +42,8 @@ PROGRESS_US = 20_000_000
 
 EVENTS_MAX = 200_000
 FLAP_US = 700_000
+COPIES_FROM = 100
+"""Above the numbers of servers."""
 PATIENCE_US = 600_000
 """So long a fault waits for its target to be there: about an election."""
 LOOKS_EVERY_US = 50_000
@@ -51,6 +56,17 @@ TIGHT = {
     "link_window_bytes": 4_000,
     "link_queue_bytes": 20_000,
 }
+
+BRISK = {
+    "discovery_window_us": 100_000,
+    "autopilot_us": 40_000,
+    "promote_after_us": 150_000,
+    "order_us": 400_000,
+    "compact_us": 30_000,
+    "snapshot_pace_us": 500,
+    "roll_call_us": 30_000,
+}
+"""What takes seconds or minutes outside has to happen in a short run."""
 
 ELECTIONS: dict[str, ElectionFactory] = {"bully": Bully, "ring": Ring, **HOSTILE}
 
@@ -66,7 +82,8 @@ class Outcome:
     seed: int
     plan: Plan
     failure: str
-    """"" when it passed; else "safety: …", "liveness: …" or "crash: …"."""
+    """"" when it passed; else "safety: …", "liveness: …" or "crash: …"; of a schedule whose
+    situation did not come about, "situation: …"."""
     digest: str
     """Of every event of the run."""
     events: int
@@ -100,7 +117,8 @@ NEVER_CAME = "  (never came: phase one ended first)"
 
 
 class Simulation:
-    """`election` overrides the plan's: that is how a plugin's author tries one."""
+    """`election` overrides the plan's: that is how a plugin's author tries one. With a
+    `schedule`, its story takes the place of the plan's faults."""
 
     def __init__(
         self,
@@ -110,12 +128,15 @@ class Simulation:
         trace: bool = False,
         election: ElectionFactory | None = None,
         multicast: MulticastFactory = fanout,
+        schedule: Schedule | None = None,
     ) -> None:
         self.plan = plan
         settings = config.test()
-        settings = evolve(settings, timing=evolve(settings.timing, discovery_window_us=100_000))
+        timing = evolve(settings.timing, **BRISK, evict_after_us=plan.evict_us)
+        limits = evolve(settings.limits, log_keep_entries=plan.keep, snapshot_piece_bytes=8_000)
         if plan.tight:
-            settings = evolve(settings, limits=evolve(settings.limits, **TIGHT))
+            limits = evolve(limits, **TIGHT)
+        settings = evolve(settings, timing=timing, limits=limits)
         self.world = World(seed, plan, settings, trace=trace)
         self.traps: list[Trap] = []
         factory = election or ELECTIONS[plan.election]
@@ -124,39 +145,51 @@ class Simulation:
             for number in range(plan.servers)
         ]
         self.clients = [SimClient(self.world, number) for number in range(plan.clients)]
+        self.copies: list[SimServer] = []
+        """Of servers, started from a copy of their disks."""
         self.processes: list[Process] = [*self.servers, *self.clients]
         for process in self.processes:
             self.world.add(process)
         if plan.born:
             self._be_born()
         self._quorum: list[SimServer] = []
+        self._lost: list[NodeId] = []
+        """Ids that went with their disks."""
         self._healed_us = 0
         self._struck: list[int] = []
         self._random = Random(f"healing {seed} {plan.stream}")
+        self._stage = None if schedule is None else Stage(schedule, self)
 
     def _be_born(self) -> None:
         """What a birth leaves behind; servers beyond the voters are blank."""
         world = self.world
-        count = odd_voters(len(self.servers), world.config.limits.voters_max)
-        voters = tuple(Voter(world.random_id(), server.name) for server in self.servers[:count])
+        present = [server for server in self.servers if server.number not in self.plan.late]
+        count = odd_voters(len(present), world.config.limits.voters_max)
+        ids = sorted(world.random_id() for _ in present[:count])
+        voters = tuple(Voter(node, server.name) for node, server in zip(ids, present))
         payload = encode_voters(VoterSet("shop", world.random_id(), voters))
         entry = make_entry(ORIGIN, NO_BALLOT, 0, EntryKind.VOTERS, payload)
-        for server, voter in zip(self.servers, voters):
-            server.disk.format([IdentityRecord(voter.node, "shop"), EntryRecord(entry)])
+        for server, voter in zip(present, voters):
+            server.be_born(NodeId(voter.node), entry)
 
     def run(self) -> Outcome:
         failure = ""
         try:
             self._go_wrong()
             failure = self._demand_progress()
-        except Spinning as problem:
+            if self._stage is not None and not failure:
+                self._stage.play()
+        except SituationMissed as problem:
+            failure = f"situation: {problem}"
+        except (Spinning, Overdue) as problem:
             failure = f"liveness: {problem}"
         except SafetyViolation as problem:
             failure = f"safety: {problem}"
         except InvariantBroken as problem:
             failure = f"safety: invariant: {problem}"
         except AssertionError as problem:
-            failure = f"safety: {problem or 'assertion'}"
+            where = traceback.extract_tb(problem.__traceback__)[-1]
+            failure = f"safety: {str(problem) or f'{where.line}, in {where.name}'}"
         except Exception as problem:  # the run must be reported, whatever broke
             failure = f"crash: {type(problem).__name__}: {problem}"
         world, history = self.world, self.world.history
@@ -196,6 +229,18 @@ class Simulation:
         if not server.alive and not server.broken and not full:
             server.start()
 
+    def copy_of(self, server: SimServer) -> SimServer:
+        """A machine beside the others, with a copy of that one's disk; it does not run yet.
+
+        Nothing is demanded of it, neither now nor when all heals.
+        """
+        copy = server.beside(COPIES_FROM + len(self.copies), f"copy-of-{server.number}")
+        copy.take_copy(server)
+        self.copies.append(copy)
+        self.world.add(copy)
+        self.world.note(server.name, f"its disk is copied, for {copy.name}")
+        return copy
+
     def crash(self, server: SimServer, down_us: int) -> None:
         """Crash a server; it starts again after that time, whether or not it ran."""
         server.crash()
@@ -209,11 +254,36 @@ class Simulation:
         if not client.alive:
             client.start()
 
-    def may_rot(self) -> bool:
-        """Whether one more disk may be damaged: a majority of every possible set stays whole."""
-        voters = odd_voters(self.plan.servers, self.world.config.limits.voters_max)
-        rotten = sum(server.disk.rotten for server in self.servers)
-        return rotten < voters - majority(voters)
+    def may_lose(self, server: SimServer) -> bool:
+        """Whether its disk, too, may be lost: a majority of every set at stake keeps its own."""
+        sets = self._sets_at_stake()
+        rotten = [each.node_id for each in self.servers if each.disk.rotten]
+        lost = {*self._lost, *rotten, server.node_id}
+        most = odd_voters(self.plan.servers, self.world.config.limits.voters_max)
+        if len(rotten) + (server.node_id not in rotten) > most - majority(most):
+            return False  # whoever rots without knowing it may yet be given a vote
+        if not server.disk.last_index:
+            return False
+        return bool(sets) and all(
+            len([voter for voter in voters if voter not in lost]) >= majority(len(voters))
+            for voters in sets
+        )
+
+    def might_begin_anew(self, server: SimServer) -> bool:
+        """With a blank disk, it and others like it could be as many as they wait for, and form a
+        cluster of their own. Blank ones remember ids of the past for a while."""
+        blank = [each for each in self.servers if each is server or not each.disk.last_index]
+        remembered = len(self._lost) + 1 if len(blank) > 1 else 0
+        return len(blank) + remembered >= min(self.plan.expect(each.number) for each in blank)
+
+    def lose(self, server: SimServer) -> None:
+        """Its disk is gone, and with it its id."""
+        self._lost.append(server.node_id)
+        server.lose_disk()
+
+    def _sets_at_stake(self) -> list[tuple[NodeId, ...]]:
+        """Voter sets that any server may believe to be in play, now or after a restart."""
+        return list(dict.fromkeys(each for server in self.servers for each in server.voter_sets()))
 
     def spring(self, server: SimServer, records: Sequence[Record]) -> Trap | None:
         """The trap that this write sets off, if one is laid for it."""
@@ -230,12 +300,16 @@ class Simulation:
     def _go_wrong(self) -> None:
         world, plan = self.world, self.plan
         for server in self.servers:
-            world.at(world.random.randrange(plan.starts_us), self.start, server)
+            if server.number not in plan.late:
+                world.at(world.random.randrange(plan.starts_us), self.start, server)
         for client in self.clients:
             world.at(world.random.randrange(2 * plan.starts_us), self.start_client, client)
         for number, fault in enumerate(plan.faults):
             world.at(fault.at_us, self._strike, number, fault, fault.at_us + PATIENCE_US)
-        world.run_until(plan.duration_us, lambda: world.events >= plan.events)
+        if self._stage is not None:
+            self._stage.play()
+        else:
+            world.run_until(plan.duration_us, lambda: world.events >= plan.events)
 
     def _strike(self, number: int, fault: Fault, until: int) -> None:
         """Strike, or wait a little for the target, such as a leader, to be there."""
@@ -289,27 +363,33 @@ class Simulation:
         return ""
 
     def _choose_quorum(self) -> list[SimServer]:
-        """Everybody whose disk is whole; or as few of the voters as may decide."""
-        whole = [server for server in self.servers if not server.disk.rotten]
-        voters = self._voters()
-        if self.plan.heal_all or voters is None:
-            return whole
-        usable = [
-            self.servers[number]
-            for number in self.plan.quorum
-            if number < len(self.servers) and self.servers[number] in whole
-        ]
-        usable = [each for each in usable if each.node_id in voters and each.disk.last_index]
-        needed = majority(len(voters))
-        chosen = usable[:needed]
-        return chosen if len(chosen) == needed else whole
+        """Everybody whose disk is whole; or as few of the voters as may decide.
 
-    def _voters(self) -> tuple[int, ...] | None:
-        """The voter set, if any server knows it: one that has not been born heals whole."""
-        for server in self.servers:
-            if server.engine is not None and server.engine.node.birth is None:
-                return server.engine.node.voters()
-        return None
+        Those that stay broken may look well for long enough to be given votes: there must not be
+        room for so many of them that they decide.
+        """
+        if self._stage is not None and self._stage.healing is not None:
+            return list(self._stage.healing)
+        whole = [server for server in self.servers if not server.disk.rotten]
+        sets = self._sets_at_stake()
+        most = odd_voters(len(self.servers), self.world.config.limits.voters_max)
+        evicts = self.plan.evict_us < PROGRESS_US  # by a leader that reaches a part, the well ones
+        if self.plan.heal_all or evicts or not sets or min(map(len, sets)) < majority(most):
+            return whole  # so does one that has not been born
+
+        def needed(voters: tuple[NodeId, ...]) -> int:
+            return majority(max(most, len(voters)))
+
+        chosen: list[SimServer] = []
+        for number in self.plan.quorum:
+            server = self.servers[number] if number < len(self.servers) else None
+            if server not in whole or server is None or not server.disk.last_index:
+                continue
+            missing = [voters for voters in sets if _present(voters, chosen) < needed(voters)]
+            if any(server.node_id in voters for voters in missing):
+                chosen.append(server)
+        enough = all(_present(voters, chosen) >= needed(voters) for voters in sets)
+        return chosen if enough else whole
 
     def _leave_broken(self, server: SimServer, fault: str) -> None:
         """`fault`, one of `plan.LEFTOVERS`, stays with a server outside the quorum for good."""
@@ -351,9 +431,12 @@ class Simulation:
         self.start(server)
         self.world.after(self._random.randrange(FLAP_US), self._flap, server)
 
-    def _finished(self) -> bool:
+    def check_spinning(self) -> None:
         if self.world.events > EVENTS_MAX:
             raise Spinning(f"more than {EVENTS_MAX} events: something spins")
+
+    def _finished(self) -> bool:
+        self.check_spinning()
         for client in self.clients:
             if not (client.final_done and client.idle):
                 return False
@@ -378,6 +461,10 @@ class Simulation:
         return f"leaders {leaders}, unanswered {busy}, behind entry {last}: {behind}"
 
 
+def _present(voters: tuple[NodeId, ...], servers: Sequence[SimServer]) -> int:
+    return len([server for server in servers if server.node_id in voters])
+
+
 def simulate(
     seed: int,
     *,
@@ -386,7 +473,14 @@ def simulate(
     hostile: bool | None = None,
     election: ElectionFactory | None = None,
     multicast: MulticastFactory = fanout,
+    schedule: Schedule | None = None,
 ) -> Outcome:
-    """Run one seed: the plan drawn from it (or `plan`), with plugins of one's own if given."""
-    plan = draw_plan(seed, hostile=hostile) if plan is None else plan
-    return Simulation(seed, plan, trace=trace, election=election, multicast=multicast).run()
+    """Run one seed: the plan drawn from it (or `plan`), with plugins of one's own if given.
+
+    A `schedule` is told instead of the plan's faults, against the world of that seed.
+    """
+    if plan is None:
+        plan = draw_plan(seed, hostile=hostile) if schedule is None else schedule.draw(seed)
+    return Simulation(
+        seed, plan, trace=trace, election=election, multicast=multicast, schedule=schedule
+    ).run()

@@ -9,9 +9,10 @@ from contextlib import nullcontext
 from functools import partial
 
 from distinv.errors import ConfigError
-from distinv.testing.simulator.campaign import check_plant, replay_command
+from distinv.testing.simulator.campaign import check_plant, check_schedule, replay_command
 from distinv.testing.simulator.plan import Plan, draw_plan
 from distinv.testing.simulator.planted import PLANTED
+from distinv.testing.simulator.schedules import SCHEDULES
 from distinv.testing.simulator.shrink import Shrinker
 from distinv.testing.simulator.simulation import Outcome, simulate
 
@@ -20,6 +21,7 @@ def tell(
     seed: int,
     *,
     plant: str | None = None,
+    schedule: str | None = None,
     settings: Sequence[str] = (),
     faults: Iterable[int] | None = None,
     trace: bool = False,
@@ -30,22 +32,26 @@ def tell(
 
     `settings` are changes of the plan, such as "loss=0", `faults` the numbers of those to keep.
     `shrink` looks for a smaller run that fails in the same way, and tells of that one.
-    Raises ConfigError for an unknown bug or setting.
+    `schedule` names a story that takes the place of the plan's faults.
+    Raises ConfigError for an unknown bug, schedule or setting.
     """
     check_plant(plant)
-    plan = draw_plan(seed).changed(settings)
+    check_schedule(schedule)
+    told = SCHEDULES[schedule] if schedule else None
+    whole = told.draw(seed) if told else draw_plan(seed)
+    plan = whole.changed(settings)
     if faults is not None:
         plan = plan.only(check_faults(faults, plan))
 
     def run(plan: Plan, trace: bool = False) -> Outcome:
         with PLANTED[plant]() if plant else nullcontext():
-            return simulate(seed, plan=plan, trace=trace)
+            return simulate(seed, plan=plan, trace=trace, schedule=told)
 
     outcome = run(plan, trace and not shrink)
     if shrink:
         if not outcome.failure:
             raise ConfigError(f"seed {seed} passes: there is nothing to shrink")
-        shrinker = Shrinker(outcome, run, found=partial(_print_found, draw_plan(seed)))
+        shrinker = Shrinker(outcome, run, found=partial(_print_found, whole))
         try:
             smallest = shrinker.shrink()
             print(f"shrunk in {shrinker.runs} runs", file=sys.stderr)
@@ -53,7 +59,7 @@ def tell(
             smallest = shrinker.best
             print(f"stopped after {shrinker.runs} runs: the smallest so far", file=sys.stderr)
         outcome = run(smallest.plan, trace=True)
-    again = replay_command(seed, plant, *outcome.plan.options_from(draw_plan(seed)))
+    again = replay_command(seed, plant, *outcome.plan.options_from(whole), schedule=schedule)
     if json:
         _print_json(outcome, again)
     else:

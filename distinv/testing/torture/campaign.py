@@ -29,6 +29,7 @@ from distinv.errors import ConfigError
 from distinv.plugins.manager import Plugins
 from distinv.testing.processes import ServerFailed, ServerProcesses
 from distinv.testing.torture import plan
+from distinv.testing.torture.campaign_server import program_with
 from distinv.testing.torture.checker import Judgement, check
 from distinv.testing.torture.disk import SmallDisk
 from distinv.testing.torture.evidence import Problem
@@ -36,7 +37,6 @@ from distinv.testing.torture.history import Call, write_history
 from distinv.testing.torture.namespaces import Namespaces
 from distinv.testing.torture.nemesis import Nemesis
 from distinv.testing.torture.plan import Kind
-from distinv.testing.torture.planted_server import program_with
 from distinv.testing.torture.privileges import NotPermitted, remove_leftovers
 from distinv.testing.torture.recorder import Recorder
 from distinv.testing.torture.shop import Habits, Shop, ShopFailed
@@ -50,6 +50,8 @@ _DISK_BYTES_PER_S = 1 << 20
 _QUIET_S = 1.0
 """Clients go on for so long after everything has healed."""
 _NO_DISK = "disk_full"
+_NEED_OTHERS = (Kind.LEAVE, Kind.DISK_LOST)
+"""With one or two servers one votes: without it, or its disk, nothing is left."""
 
 
 @frozen(kw_only=True)
@@ -184,7 +186,7 @@ class _Campaign:
             seed=settings.seed,
             steered=not settings.namespaces,
             places=self._namespaces.places if self._namespaces else None,
-            program=program_with(settings.plant) if settings.plant else ("-m", "distinv"),
+            program=program_with(settings.plant),
         )
         self._wires: Wires = self._namespaces or SteeredWires(self._servers, self._client_cuts)
         self._disk = self._mount_disk(directory) if Kind.DISK_FULL in settings.kinds else None
@@ -238,6 +240,7 @@ class _Campaign:
             self._say("the clients are done; reading the books")
             await shop.audit()
             await self._compare_servers(servers)
+            nemesis.count_snapshots()
 
     def _open_shop(self, servers: ServerProcesses) -> Shop:
         settings = self._settings
@@ -273,10 +276,18 @@ class _Campaign:
         impossible = [Kind.LOSS] if self._settings.namespaces else []
         if self._disk is None:
             impossible.append(Kind.DISK_FULL)
+        if self._settings.servers < Limits().voters_min:
+            impossible += _NEED_OTHERS
+            reason = "with so few servers the one that votes may be the only one with everything"
+            self._outcome.left_out |= dict.fromkeys(_NEED_OTHERS, reason)
         return tuple(kind for kind in self._settings.kinds if kind not in impossible)
 
     async def _compare_servers(self, servers: ServerProcesses) -> None:
         statuses = await servers.wait_converged()
+        voters = {each.voters for each in statuses}
+        if any(len(each) % 2 == 0 or len(each) > Limits().voters_max for each in voters):
+            text = f"voters have to be odd in number, and few: {sorted(map(len, voters))}"
+            self._outcome.problems.append(Problem("servers", text))
         found = [
             {
                 "name": each.name,

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 
 import anyio
 import anyio.to_thread
+from attrs import evolve
 
+from distinv.entry import NodeId
 from distinv.testing.processes import ServerFailed, ServerProcess, ServerProcesses
 from distinv.testing.torture.disk import SmallDisk
+from distinv.testing.torture.members import Members
 from distinv.testing.torture.plan import Fault, Kind
 from distinv.testing.torture.recorder import Recorder, now_us
 from distinv.testing.torture.wires import Wires
@@ -30,6 +33,8 @@ _STOPPED_BY_ITSELF = 3
 """The exit status of `distinv serve` for it."""
 _FULL = ("No space left on device", "disk is full")
 """What the journal's error and the store's say of a full disk."""
+_SNAPSHOT = "goes on from a snapshot"
+"""What a server says that has installed one."""
 _LOG_CHARS = 1_000
 """The end of a log, with the last error in it."""
 
@@ -51,7 +56,10 @@ class Nemesis:
         self._recorder = recorder
         self._disk = disk
         self._say = say
+        self._members = Members(servers)
         self._held: dict[str, None] = {}
+        self._calm = False
+        """No leader is killed: who votes is about to be decided."""
         self.counts: Counter[str] = Counter()
         """Faults done, by their kind, and `server_kills`, `leader_pauses`."""
         self._handlers: dict[Kind, Callable[[Fault], Awaitable[None]]] = {
@@ -64,6 +72,9 @@ class Nemesis:
             Kind.LOSS: self._lose,
             Kind.DISK_FULL: self._fill_disk,
             Kind.RESTART: self._restart_all,
+            Kind.ROLLING: self._restart_in_turn,
+            Kind.LEAVE: self._let_go,
+            Kind.DISK_LOST: self._lose_disk,
         }
 
     @property
@@ -76,6 +87,8 @@ class Nemesis:
         """Kill leader after leader, each while commands are being acknowledged."""
         for fault in faults:
             await _sleep_us(fault.wait_us)
+            while self._calm:
+                await anyio.sleep(_POLL_S)
             await self._some_command()
             leader = await self._leader()
             if leader is None:
@@ -105,6 +118,7 @@ class Nemesis:
         await self._heal_wires()
         if self._disk is not None:
             self._disk.free()
+        await self._members.finish()
         for server in self._servers:
             server.resume()
             if not self._stopped_by_disk(server):
@@ -112,6 +126,10 @@ class Nemesis:
             if not server.running:
                 server.launch()
         await self._processes.wait_ready(_READY_S)
+
+    def count_snapshots(self) -> None:
+        """How often a server took another one's store over, as they say."""
+        self.counts["snapshots"] = sum(server.log.count(_SNAPSHOT) for server in self._servers)
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -158,6 +176,57 @@ class Nemesis:
             for server in self._servers:
                 server.launch()
         await self._wait_ready(*self._servers)
+
+    # --- who belongs to it ------------------------------------------------------------------------
+
+    async def _restart_in_turn(self, fault: Fault) -> None:
+        self._say("restart all servers, one after the other")
+        self.counts[Kind.ROLLING] += 1
+        for number in fault.order:
+            server = self._servers[number]
+            while server.name in self._held:  # whoever holds it starts it again soon
+                await anyio.sleep(_POLL_S)
+            with self._hold(server):
+                await self._members.restart(server)
+
+    async def _let_go(self, fault: Fault) -> None:
+        server = await self._expendable(fault)
+        if server is None:
+            return
+        with self._hold(server):
+            node = await self._members.node_of(server)
+            self._say(f"let {server.name} leave, and join again with nothing")
+            self.counts[Kind.LEAVE] += 1
+            await self._members.leave(server, node)
+        await self._settle(node)
+
+    async def _lose_disk(self, fault: Fault) -> None:
+        server = await self._expendable(fault)
+        if server is None or not await self._members.can_spare_a_disk():
+            return
+        with self._hold(server):
+            node = await self._members.node_of(server)
+            self._say(f"kill {server.name}, and its disk is gone")
+            self.counts["server_kills"] += 1
+            self.counts[Kind.DISK_LOST] += 1
+            await self._members.lose_disk(server)
+        await self._settle(node)
+
+    async def _expendable(self, fault: Fault) -> ServerProcess | None:
+        """The fault's victim, but not the one whose disk fills up."""
+        spared = self._servers[-1] if self._disk is not None else None
+        server = await self._victim(fault)
+        if server is None or server is not spared:
+            return server
+        rest = [number for number in fault.order if self._servers[number] is not spared]
+        return await self._victim(evolve(fault, at_leader=False, order=tuple(rest)))
+
+    async def _settle(self, gone: NodeId) -> None:
+        self._calm = True
+        try:
+            await self._members.wait_settled(gone)
+        finally:
+            self._calm = False
 
     async def _wait_ready(self, *servers: ServerProcess) -> None:
         """Wait until they know a leader, but for those that are killed again meanwhile.

@@ -40,6 +40,12 @@ class Kind(StrEnum):
     """The disk of one server fills up."""
     RESTART = "restart"
     """All servers are killed at once, and started again."""
+    ROLLING = "rolling"
+    """Every server is stopped in good order and started again, one after the other."""
+    LEAVE = "leave"
+    """A server gives its vote up, stops, and joins again with nothing."""
+    DISK_LOST = "disk_lost"
+    """A server is killed, and everything that it has written is gone; it joins as a new one."""
 
 
 ALL = tuple(Kind)
@@ -47,8 +53,14 @@ _USUAL = (
     *(Kind.PARTITION, Kind.PAUSE, Kind.ISOLATION, Kind.ONE_WAY),
     *(Kind.PARTITION, Kind.PAUSE, Kind.CLIENTS),
 )
-"""Dealt out like cards; after each hand one of the rare ones follows."""
-_RARE = (Kind.DISK_FULL, Kind.RESTART, Kind.KILL, Kind.LOSS)
+"""Dealt out like cards; after each hand two of the rare ones follow."""
+_RARE = (
+    *(Kind.DISK_LOST, Kind.LEAVE, Kind.ROLLING),
+    *(Kind.DISK_FULL, Kind.RESTART, Kind.KILL, Kind.LOSS),
+)
+_RARE_PER_HAND = 2
+_ENDS_BY_ITSELF = (Kind.DISK_LOST, Kind.LEAVE, Kind.ROLLING, Kind.DISK_FULL, Kind.RESTART)
+"""These last as long as it takes."""
 WAYS = ("mute", "deaf", "pair")
 """Of a one-way cut: it is not heard, it hears nothing, or it does not reach one other server."""
 
@@ -85,10 +97,11 @@ def troubles(seed: int, servers: int, kinds: Sequence[Kind]) -> Iterator[Fault]:
     """Everything else, one after another; ends at once when `kinds` names none of it."""
     random = Random(f"{seed} troubles")
     usual = [kind for kind in _USUAL if kind in kinds]
-    rare = _deal(random, [kind for kind in _RARE if kind in kinds])
-    while usual or any(kind in kinds for kind in _RARE):
+    chosen = [kind for kind in _RARE if kind in kinds]
+    rare = _deal(random, chosen)
+    while usual or chosen:
         hand = random.sample(usual, len(usual))
-        hand += [next(rare)] if any(kind in kinds for kind in _RARE) else []
+        hand += [next(rare) for _ in range(min(_RARE_PER_HAND, len(chosen)))]
         for kind in hand:
             wait_us = random.randrange(200 * _MS, 1_000 * _MS)
             lasts_us = _lasts(random, kind)
@@ -102,6 +115,8 @@ def _deal(random: Random, cards: Sequence[Kind]) -> Iterator[Kind]:
 
 
 def _lasts(random: Random, kind: Kind) -> int:
+    if kind in _ENDS_BY_ITSELF:
+        return 0
     if kind is Kind.PAUSE and random.random() < 0.4:
         return random.randrange(50 * _MS, 250 * _MS)  # too short to be suspected
     return random.randrange(500 * _MS, 2_000 * _MS)

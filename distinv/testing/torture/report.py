@@ -22,6 +22,9 @@ _FAULTS = {
     Kind.LOSS: "losses",
     Kind.DISK_FULL: "disks_full",
     Kind.RESTART: "full_restarts",
+    Kind.ROLLING: "rolling_restarts",
+    Kind.LEAVE: "leaves",
+    Kind.DISK_LOST: "disks_lost",
 }
 _PROBLEM_CALLS = 3
 
@@ -75,6 +78,7 @@ def count_faults(counts: Counter[str]) -> dict[str, int]:
         "leader_pauses": counts["leader_pauses"],
         "disk_full_stops": counts["disk_full_stops"],
         "disk_full_survivals": counts["disk_full_survivals"],
+        "snapshots": counts["snapshots"],
     }
 
 
