@@ -39,6 +39,12 @@ class Members:
         await self._dismiss(server, node)
         await self._come_again(server)
 
+    @property
+    def unfinished(self) -> tuple[ServerProcess, ...]:
+        """Those of whom `finish` takes care."""
+        leaving = () if self._leaving is None else (self._leaving[0],)
+        return leaving if self._stopping is None else (*leaving, self._stopping)
+
     async def finish(self) -> None:
         """Whoever is about to leave, or to stop, when everything heals does so, and comes again."""
         if self._stopping is not None:

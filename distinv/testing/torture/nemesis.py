@@ -118,14 +118,19 @@ class Nemesis:
         await self._heal_wires()
         if self._disk is not None:
             self._disk.free()
-        await self._members.finish()
-        for server in self._servers:
+        unfinished = self._members.unfinished
+        self._run_again(server for server in self._servers if server not in unfinished)
+        await self._members.finish()  # which takes a leader: the others have to run for that
+        self._run_again(unfinished)
+        await self._processes.wait_ready(_READY_S)
+
+    def _run_again(self, servers: Iterable[ServerProcess]) -> None:
+        for server in servers:
             server.resume()
             if not self._stopped_by_disk(server):
                 server.check()
             if not server.running:
                 server.launch()
-        await self._processes.wait_ready(_READY_S)
 
     def count_snapshots(self) -> None:
         """How often a server took another one's store over, as they say."""
