@@ -75,9 +75,10 @@ class Timing:
     compact_us: int = 10 * SECOND
     """How often it is looked whether the journal holds more than is kept of it."""
     snapshot_pace_us: int = 10 * MILLISECOND
-    """Between two pieces of a snapshot: some 12 MB/s, which leaves the giver its time."""
+    """Between two pieces of a snapshot: 12.8 MB/s, which leaves the giver its time."""
     snapshot_rest_us: int = 10 * SECOND
-    """Between two copies of the store for others: each one reads and writes all of it."""
+    """Between two copies of the store for others: each one reads and writes all of it. And before
+    a server asks again whose last snapshot was no good: it may be of a later format."""
     read_round_us: int = 10 * MILLISECOND
     """An unanswered leadership confirmation is sent again after this."""
     tick_us: int = 20 * MILLISECOND
@@ -103,11 +104,12 @@ class Timing:
     """A leader whose clock is further than this from a majority's does not stamp."""
     notice_us: int = 1 * SECOND
     """The same warning about the same address is given, and answered, once in this time."""
+    alarm_us: int = 60 * SECOND
+    """What only a person can end is said again after this."""
     store_flush_us: int = 200 * MILLISECOND
     """So long after the last entry applied the store ends its transaction: in a quiet moment."""
     store_flush_applied_us: int = 20 * MILLISECOND
-    """Or after so much time spent applying: ending it then takes a quarter of that, or as long
-    again where each command names another of a million skus."""
+    """Or after so much time spent applying: nothing else is done while it ends."""
 
 
 @frozen(kw_only=True, cache_hash=True)
@@ -160,7 +162,7 @@ class Limits:
     log_cache_bytes: int = 16 << 20
     """Payloads of applied entries kept in memory for laggards."""
     snapshot_piece_bytes: int = 128 << 10
-    """Read, sealed and sent in one turn of the giver: a millisecond, here and on a fast cable."""
+    """Read, sealed and sent in one turn of the giver."""
     snapshot_takers: int = 4
     """Servers that get pieces of a snapshot at the same time; one more asks again later."""
     snapshot_bytes_max: int = 64 << 30

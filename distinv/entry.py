@@ -61,7 +61,7 @@ class EntryKind(IntEnum):
     VOTERS = 1
     """A `VoterSet`; the first entry of every log is one, and it is the cluster's birth."""
     COMMANDS = 2
-    """A batch of client commands (`distinv.wire.messages.LogCommand`)."""
+    """A batch of client commands (`distinv.wire.batch.LogCommand`)."""
     DISSOLVED = 3
     """A `Successor`: once committed, this log's last entry that means anything. The cluster gives
     way to another of its name; no client command stands before it, and none comes after it."""

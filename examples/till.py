@@ -108,7 +108,7 @@ async def serve_customer(options: argparse.Namespace) -> dict[str, object]:
             sold = (await settle(inventory, lambda: inventory.purchase(lines, **about))).accepted
         level = await inventory.level(sku)
         digest = await inventory.digest()
-        cluster = await inventory.cluster()
+        cluster = await inventory.cluster(digest=True)
     return {
         "verdict": "ok" if sold else "refused",
         "digest": digest.value,

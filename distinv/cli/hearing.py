@@ -146,7 +146,8 @@ class Hearing:
                 self._keep(incoming.peer, boot, address, message)
 
     def _keep(self, node: NodeId, boot: int, address: Address, beacon: Beacon) -> None:
-        if len(self._servers) >= self.config.limits.servers_max:
+        known = (node, boot) in self._servers
+        if not known and len(self._servers) >= self.config.limits.servers_max:
             self._servers.pop(next(iter(self._servers)))
         self._servers[node, boot] = HeardServer(
             node,

@@ -84,7 +84,7 @@ async def _who_leads(client: InventoryClient) -> str:
 
     with anyio.move_on_after(SUCCESSOR_S):
         while True:
-            leader = (await client.cluster(digest=False)).leader
+            leader = (await client.cluster()).leader
             if leader is not None:
                 return f"{leader} leads"
             await anyio.sleep(GLANCE_S)

@@ -12,7 +12,9 @@ from distinv.cli.problems import DONE
 if TYPE_CHECKING:
     from distinv.client.status import ClusterStatus, ServerStatus
 
-COLUMNS = ("name", "role", "vote", "seq", "index", "lag", "quorum", "digest", "address")
+COLUMNS = ("name", "role", "vote", "seq", "index", "lag", "quorum", "address", "state_digest")
+SHOWN = 16
+"""Digits of the state digest: enough for eyes. `--json` has all."""
 
 
 def add_to(commands: Commands) -> None:
@@ -21,19 +23,25 @@ def add_to(commands: Commands) -> None:
         help="show the servers, the leader, and how far each has come",
         description="Ask every server of the cluster that can be found what it is. `lag` is how "
         "many log entries a server has yet to apply; `quorum` says of one without a leader for how "
-        "long that has been so; digests are equal at equal seq.",
+        "long that has been so; `state_digest` is equal at equal index.",
+    )
+    parser.add_argument(
+        "--digest",
+        action="store_true",
+        help="also the digest of the stock, equal at equal seq: seconds for a million levels",
     )
     add_client(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    found = with_client(options, lambda client: client.cluster())
+    found = with_client(options, lambda client: client.cluster(digest=options.digest))
     if options.json:
         print_json(plain(found))
         return DONE
     print(headline(found))
-    print_table(COLUMNS, [row(server) for server in found.servers])
+    columns = (*COLUMNS, "digest") if options.digest else COLUMNS
+    print_table(columns, [row(server)[: len(columns)] for server in found.servers])
     return DONE
 
 
@@ -43,7 +51,7 @@ def headline(found: ClusterStatus) -> str:
 
 
 def row(server: ServerStatus) -> tuple[object, ...]:
-    """One line of the table, in the order of its columns."""
+    """One line of the table, in the order of its columns, the digest last."""
     host_port = f"{server.address[0]}:{server.address[1]}" if server.address else ""
     return (
         server.name,
@@ -53,8 +61,9 @@ def row(server: ServerStatus) -> tuple[object, ...]:
         server.index,
         server.lag,
         f"none for {_duration(server.no_quorum_us)}" if server.no_quorum_us else "",
-        server.digest,
         host_port,
+        server.state_digest and server.state_digest[:SHOWN],
+        server.digest,
     )
 
 

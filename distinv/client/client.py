@@ -486,10 +486,11 @@ class InventoryClient:
 
     # --- the cluster --------------------------------------------------------------------------
 
-    async def cluster(self, *, digest: bool = True, timeout: float | None = None) -> ClusterStatus:
+    async def cluster(self, *, digest: bool = False, timeout: float | None = None) -> ClusterStatus:
         """Who leads, who follows, how far each server has come. Raises NoServer.
 
-        Without the inventory's `digest`, which is empty then, large stocks take no longer.
+        With `digest` that of the inventory as well, which is empty otherwise: each server reads
+        all of its stock for it, seconds for a million levels.
         """
         replies = await self.status(digest=digest, timeout=timeout)
         known = self._require_driver().session.servers
@@ -573,14 +574,15 @@ class InventoryClient:
         await driver.end_of(call)
 
     async def _node_of(self, server: str | int, timeout: float | None) -> int:
-        status = await self.cluster(digest=False, timeout=timeout)
+        status = await self.cluster(timeout=timeout)
         named = [each.node for each in status.servers if server in (each.name, each.node)]
         if len(named) == 1:
             return named[0]
         names = ", ".join(sorted(each.name for each in status.servers))
         if named:
             raise InvalidRequest(f"{len(named)} servers are named {server!r}: give the id of one.")
-        raise NotFound(f"There is no server {server!r} in this cluster; there are {names}.")
+        wanted = repr(server) if isinstance(server, str) else f"{server:016x}"
+        raise NotFound(f"There is no server {wanted} in this cluster; there are {names}.")
 
     # --- how ----------------------------------------------------------------------------------
 

@@ -16,10 +16,15 @@ from distinv.client.backoff import Backoff
 from distinv.client.calls import CallBook
 from distinv.client.refusals import RETRY_AFTER
 from distinv.config import Limits, Timing
-from distinv.errors import DistinvError, InvalidRequest, Overloaded
+from distinv.errors import DistinvError, InvalidRequest, NotFound, Overloaded
 from distinv.wire.messages import Answer, Order, Query, QueryFailed
 
 PATIENCE_DOUBLINGS = 8
+
+_FINAL = {"invalid_request": InvalidRequest, "unknown_server": NotFound}
+"""What the answer stays, however often it is asked."""
+
+_NOT_TAKEN_UP = ("not_leader", "overloaded")
 
 
 @define(eq=False)
@@ -34,11 +39,18 @@ class Question:
     questions: Questions
     order: tuple[str, int, bool] | None = None
     """What is wished of the cluster itself, and of which server, instead of a read."""
+    begun: bool = False
+    """A leader may have taken the order up, in a try whose answer is lost or was "later"."""
     asked_at: int = 0
     silences: int = 0
     """Servers that lived and let its patience run out, since one last answered."""
     reason: str = ""
     """Why the last try failed."""
+
+    @property
+    def lets_go(self) -> bool:
+        """It is fulfilled when the server is not there any more."""
+        return self.order is not None and self.order[0] in ("remove", "leave")
 
     def expire(self, now: int) -> None:
         self.questions.give_up(self)
@@ -168,10 +180,16 @@ class Questions:
     def _fail(self, lane: _Lane, question: Question, message: QueryFailed, now: int) -> None:
         question.reason = message.reason
         question.silences = 0
-        if message.reason == "invalid_request":
+        if message.reason == "unknown_server" and question.lets_go and question.begun:
             lane.drop(question.id)
-            self._book.fail(question.id, InvalidRequest(message.detail))
+            self._book.finish(question.id, b"")  # it is gone, as was wished
             return
+        final = _FINAL.get(message.reason)
+        if final is not None:
+            lane.drop(question.id)
+            self._book.fail(question.id, final(message.detail))
+            return
+        question.begun |= message.reason not in _NOT_TAKEN_UP
         lane.ask_again(question)
         lane.pause(now)
 
@@ -179,6 +197,7 @@ class Questions:
         """The server is another, or the link was reset: ask it all again, oldest first."""
         for lane in self._lanes:
             for question in reversed(list(lane.asked.values())):
+                question.begun = True
                 lane.ask_again(question)
 
     def resume(self) -> None:

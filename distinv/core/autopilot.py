@@ -51,8 +51,7 @@ def best_voters(
         count = odd_voters(min(len(able), len(present)), voters_max)
     if not able:
         return present
-    chosen = tuple(sorted(able[:count]))
-    return chosen if chosen else present
+    return tuple(sorted(able[:count]))
 
 
 def _by_seat(members: Sequence[Member], leader: NodeId) -> list[Member]:

@@ -157,7 +157,7 @@ class Candidate:
         if self._stage is Stage.PRE_VOTE or promise.ballot != self.ballot:
             return
         if self._node.is_voter(source):
-            self._node.clocks.observe(source, promise.clock_us, self._node.clock_us)
+            self._node.clocks.observe(source, promise.clock_us, self._node.now)
         if source not in self._promises:
             self._promises[source] = promise
             if self._stage is Stage.PREPARE:
@@ -277,7 +277,7 @@ class Candidate:
         ):
             node.tell("pulled entries do not follow by hash: dropped", "error")
             return
-        node.adopt(reply.after.index, entries)
+        node.adopt(entries)
         self._try_after = entries[-1].index
         self._progress()
         if entries[-1].index < target.index:

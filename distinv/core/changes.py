@@ -40,6 +40,8 @@ class _Order:
     votes: bool
     stop: bool
     until: int
+    told_at: int
+    """When the server was told last that it is done."""
 
 
 class Changes:
@@ -72,7 +74,12 @@ class Changes:
             return
         self._wishes[server] = order.votes
         until = node.now + node.timing.order_us
-        self._orders.append(_Order(order.ticket, server, order.votes, order.stop, until))
+        self._orders.append(
+            _Order(
+                *(order.ticket, server, order.votes, order.stop, until),
+                told_at=node.now - node.timing.heartbeat_us,
+            )
+        )
         self._look_at = node.now
         self._settle_orders()
 
@@ -92,9 +99,22 @@ class Changes:
                 "first, or just stop this one"
             )
             return nobody if self._settled else "not_yet"
-        if votes and len(self._voting()) >= node.limits.voters_max and server not in self._voting():
-            return f"{node.limits.voters_max} servers vote already"
+        if votes and server not in self._voting():
+            return self._no_seat_for(server)
         return None
+
+    def _no_seat_for(self, server: NodeId) -> str | None:
+        most, voting = self._node.limits.voters_max, self._voting()
+        if len(voting) >= most:
+            return f"{most} servers vote already"
+        others = self._others_than(server)
+        if odd_voters(len(others) + 1, most) > sum(each.votes for each in others):
+            return None
+        odd = (
+            f"{len(voting)} of the servers that are here vote, and with this one it would be an "
+            "even number: start another server first, which gets a vote with it"
+        )
+        return odd if self._settled else "not_yet"
 
     def _would_be_few(self, order: Order) -> bool:
         """It takes a vote that nobody who is there will have instead."""
@@ -116,8 +136,11 @@ class Changes:
         if target == node.self_id:
             node.emit(OrderAnswered(ticket, True, ""))
             return
+        under_way = leader.hand_over.target
         leader.transfer_to(target)
-        if not leader.handing_over:
+        if under_way is not None and target not in (None, under_way):
+            node.emit(OrderAnswered(ticket, False, "not_yet"))
+        elif not leader.handing_over:
             node.emit(OrderAnswered(ticket, False, self._why_not_to(target)))
         elif len(self._transfers) >= node.limits.servers_max:
             node.emit(OrderAnswered(ticket, False, "overloaded"))
@@ -135,9 +158,11 @@ class Changes:
         self._transfers.clear()
 
     def abandon(self) -> None:
-        """This leadership ends: the next leader has to be asked, but for a hand-over."""
+        """This leadership ends: the next leader has to be asked, but for a hand-over that was
+        ordered."""
+        ordered = self._leader.hand_over.ordered
         for ticket in self._transfers:
-            self._node.emit(OrderAnswered(ticket, True, ""))
+            self._node.emit(OrderAnswered(ticket, ordered, "" if ordered else "no_leader"))
         self._transfers.clear()
         for order in self._orders:
             self._node.emit(OrderAnswered(order.ticket, False, "no_leader"))
@@ -183,8 +208,10 @@ class Changes:
             if leader.hand_over.best_successor() is not None:
                 leader.transfer_to(None)  # its successor makes the change
                 return
-            # Those who do not vote yet have to, before there can be a successor.
-            best = self._best([evolve(each, leaving=False) for each in members])
+            # Those who do not vote yet have to, before there can be a successor. Where there is
+            # one seat only, it is the other's as soon as that is committed.
+            beside = self._best([evolve(each, leaving=False) for each in members])
+            best = beside if beside != self._voting() else best
         fewer = len(best) < len(self._voting())
         if best != self._voting() and not (fewer and not self._settled) and self._hears(best):
             self._propose(best)
@@ -256,7 +283,8 @@ class Changes:
     def _abstains(self, server: NodeId) -> bool:
         """It was removed by an order of which only itself may know, and by none called back."""
         progress = self._leader.progress_of(server)
-        return progress is not None and progress.abstains and not self._wishes.get(server)
+        may = progress is not None and progress.abstains is not False
+        return may and not self._wishes.get(server)
 
     def _propose(self, voters: tuple[NodeId, ...]) -> None:
         node, leader = self._node, self._leader
@@ -286,12 +314,20 @@ class Changes:
     def _settle_orders(self) -> None:
         node = self._node
         for order in list(self._orders):
-            done = (order.server in self._voting()) is order.votes and self._is_known()
+            decided = (order.server in self._voting()) is order.votes and self._is_known()
+            done = decided and (order.votes or not self._has_to_know(order.server))
             if done or node.now >= order.until:
                 self._orders.remove(order)
-                if done and not order.votes and order.server != node.self_id:
-                    node.send(order.server, Dismissed(order.stop, node.voters_index))
                 node.emit(OrderAnswered(order.ticket, done, "" if done else "not_yet"))
+            elif decided and node.now - order.told_at >= node.timing.heartbeat_us:
+                order.told_at = node.now
+                node.send(order.server, Dismissed(order.stop, node.voters_index))
+
+    def _has_to_know(self, server: NodeId) -> bool:
+        """It lives, and does not know yet that it was removed: were this leader to die now, the
+        next one might give it a vote, and nobody would know better."""
+        progress = self._leader.progress_of(server)
+        return progress is not None and self._leader.reaches(server) and not progress.abstains
 
     def _is_known(self) -> bool:
         """A majority of the voters knows that their set is committed."""
@@ -306,5 +342,6 @@ class Changes:
 
     def on_abstains(self, peer: NodeId) -> None:
         """It says of itself whether it abstains: what was ordered is its own to remember."""
+        self._settle_orders()
         if peer not in self._voting() and not any(each.server == peer for each in self._orders):
             self._wishes.pop(peer, None)

@@ -3,8 +3,11 @@
 Everything that expires does so on logged time, so one wrong clock must not move it. A leader
 stamps from its clock only once the clocks of a majority of *all* voters, its own among them, are
 known (promises and acknowledgements carry them) to be near it; otherwise it repeats the log's last
-time. One voter that differs is not enough to silence it, nor one that is silent to believe it: of
-a leader and the only follower that it has heard so far, each may be the one that is wrong.
+time. What is known of another clock is how far it is from this process's monotonic time, which
+nobody sets: so a clock that is set anew, this server's or another's, differs from all at once, and
+does not take what was known with it. One voter that differs is not enough to silence it, nor one
+that is silent to believe it: of a leader and the only follower that it has heard so far, each may
+be the one that is wrong.
 """
 
 from __future__ import annotations
@@ -18,17 +21,31 @@ class Clocks:
         self._self_id = self_id
         self._max_skew_us = max_skew_us
         self._offsets: dict[NodeId, int] = {self_id: 0}
+        """Of each clock from this process's monotonic time."""
 
-    def observe(self, node: NodeId, clock_us: int, own_clock_us: int) -> None:
+    @property
+    def own_offset_us(self) -> int:
+        return self._offsets[self._self_id]
+
+    @own_offset_us.setter
+    def own_offset_us(self, offset_us: int) -> None:
+        self._offsets[self._self_id] = offset_us
+
+    def begin(self) -> None:
+        """A campaign begins: what was known before may be long past."""
+        self._offsets = {self._self_id: self.own_offset_us}
+
+    def observe(self, node: NodeId, clock_us: int, now: int) -> None:
         """The clock of `node`, as it was at most a round trip ago."""
-        self._offsets[node] = clock_us - own_clock_us
+        self._offsets[node] = clock_us - now
 
     def forget(self, node: NodeId) -> None:
         """`node` is not served any more: learners come and go under ever new ids."""
         self._offsets.pop(node, None)
 
     def _far(self, node: NodeId) -> bool:
-        return abs(self._offsets.get(node, 0)) > self._max_skew_us
+        own = self.own_offset_us
+        return abs(self._offsets.get(node, own) - own) > self._max_skew_us
 
     def differing(self, sets: VoterSets) -> tuple[NodeId, ...]:
         """Voters whose clock is known to be too far from this one's."""

@@ -10,7 +10,8 @@ import msgspec
 from distinv.entry import Ballot, NodeId, Position
 from distinv.storage.api import BaseRecord, Record
 from distinv.transport.api import Address
-from distinv.wire.messages import Beacon, LogCommand, Message
+from distinv.wire.batch import LogCommand
+from distinv.wire.messages import Beacon, Message
 
 
 class _Value(msgspec.Struct, frozen=True):

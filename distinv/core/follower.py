@@ -95,11 +95,14 @@ class Follower:
     def on_heartbeat(self, message: Heartbeat) -> None:
         self._round = max(self._round, message.round)
         self._learn_commit(message.commit)
+        if not self._node.stalled:  # else: a leader that lives on such answers must step down
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Say to the leader what a heartbeat asks for."""
         node = self._node
-        if node.stalled:
-            return  # it decides nothing: a leader that lives on such answers alone must step down
         ack = HeartbeatAck(
-            message.ballot,
+            node.leader_ballot,
             self._acknowledged(),
             node.commit,
             self._round,
@@ -128,7 +131,7 @@ class Follower:
         ):
             node.tell("entries from the leader do not follow by hash: dropped", "error")
             return
-        node.adopt(previous.index, entries)
+        node.adopt(entries)
         if log.last.ballot == message.ballot:
             node.turn_at = None  # somebody could win
         # A leader that tells two histories may have made the log shorter than it was verified.

@@ -222,8 +222,9 @@ def _for_follower(node: Node, source: NodeId, message: Any) -> None:
 
 
 def _on_dismissed(node: Node, source: NodeId, message: Dismissed) -> None:
-    if source == node.leader:
+    if isinstance(node.role, Follower) and source == node.leader:
         node.abstain(message.voters_index)
+        node.role.acknowledge()  # it may stop at once, and its leader waits to hear of it
 
 
 def _for_candidate(node: Node, source: NodeId, message: Any) -> None:

@@ -35,6 +35,7 @@ from distinv.entry import (
     encode_successor,
     make_entry,
 )
+from distinv.wire.batch import LogCommand, OpenCommand, SessionCommand, encode_batch
 from distinv.wire.messages import (
     Append,
     AppendAck,
@@ -44,12 +45,8 @@ from distinv.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     Join,
-    LogCommand,
-    OpenCommand,
     ReadIndex,
     ReadIndexReply,
-    SessionCommand,
-    encode_batch,
 )
 
 if TYPE_CHECKING:
@@ -207,7 +204,7 @@ class Leader:
         if ack.commit > progress.commit:
             progress.commit = ack.commit
             self.changes.on_commit()
-        node.clocks.observe(source, ack.clock_us, node.clock_us)
+        node.clocks.observe(source, ack.clock_us, node.now)
         if ack.round > progress.round:
             progress.round = min(ack.round, self.reads.round)
             self._confirm_reads()
@@ -401,8 +398,7 @@ class Leader:
 
     def _hears_quorum(self) -> bool:
         node = self._node
-        since = node.now - node.timing.quorum_us
-        heard = [peer for peer, each in self._peers.items() if each.last_heard > since]
+        heard = [peer for peer in self._peers if self.reaches(peer)]
         return is_quorum(node.sets(), [node.self_id, *heard])
 
     def deadline(self) -> int | None:
@@ -431,6 +427,7 @@ class Leader:
             return
         if node.now >= self._heartbeat_at:
             self._beat()
+            self._count()  # a change that is committed since ends the say of the set before it
             self._drop_silent_learners()
             self._look_who_is_reached()
             self.hand_over.maybe_give_way()
@@ -440,7 +437,11 @@ class Leader:
     def _drop_silent_learners(self) -> None:
         node = self._node
         limit = node.now - node.timing.link_idle_us
-        silent = [peer for peer, each in self._peers.items() if each.last_heard < limit]
+        silent = [
+            peer
+            for peer, each in self._peers.items()
+            if each.last_heard < limit or (each.abstains and not self.reaches(peer))
+        ]  # who was removed and is not heard any more has gone
         for peer in silent:
             if not node.is_voter(peer):
                 del self._peers[peer]

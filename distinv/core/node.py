@@ -108,9 +108,6 @@ class Node:
         self._abstains_from: int | None = None
         """It was removed by order: a leader may give it a vote by order only, with a voter set
         above this index. Nothing durable: who starts it again wants it back."""
-        self.clock_offset_us = 0
-        """Wall clock minus `now`; the driver sets it before a turn."""
-
         self.log = Log(recovered.entries, cache_bytes=limits.log_cache_bytes, base=recovered.base)
         self._touched = touched
         self.membership = Membership(self.log)
@@ -137,6 +134,7 @@ class Node:
         self.health = LocalHealth(timing)
         self.detector = FailureDetector(timing, self.health)
         self.clocks = Clocks(self_id, timing.max_clock_skew_us)
+        """The driver sets its `own_offset_us` before a turn: wall clock minus `now`."""
         self.leader: NodeId | None = None
         self.leader_ballot: Ballot = NO_BALLOT
         """The ballot of the leader followed last; it answers no Prepare of that ballot again."""
@@ -231,7 +229,7 @@ class Node:
 
     @property
     def clock_us(self) -> int:
-        return self.now + self.clock_offset_us
+        return self.now + self.clocks.own_offset_us
 
     def emit(self, effect: Effect) -> None:
         self._out.append(effect)
@@ -309,8 +307,8 @@ class Node:
         if entry.kind == EntryKind.VOTERS:
             self.tell_elector()
 
-    def adopt(self, previous: int, entries: tuple[Entry, ...]) -> None:
-        """Take over verified entries behind `previous`, truncating only on a conflict."""
+    def adopt(self, entries: tuple[Entry, ...]) -> None:
+        """Take over verified entries, truncating only on a conflict."""
         for entry in entries:
             own = self.log.position(entry.index)
             if own is not None:
@@ -345,6 +343,9 @@ class Node:
         self._heed_promotion()
         voters = self.voters()
         if voters != self.elector.members:
+            self.voters_heard = {
+                node: at for node, at in self.voters_heard.items() if node in voters
+            }
             self.elector.on_members(voters, self.now)
             self.emit(MembersChanged())
 
@@ -427,6 +428,7 @@ class Node:
             self.emit(LeaderChanged(None, self.promised, False))
         self.turn_at = None
         self.tell(f"starting an election: {why}")
+        self.clocks.begin()
         candidate = Candidate(self, ordered_by, above)
         self.role = candidate
         candidate.start(skip_pre_vote)

@@ -42,8 +42,8 @@ class Progress:
     """What a server without a vote calls itself."""
     protocol: int = SPEAKS[0]
     """The newest that it speaks; until it has said so, the oldest there is."""
-    abstains: bool = True
-    """Without a vote, it takes none but by order; so it is until it has said otherwise."""
+    abstains: bool | None = None
+    """Without a vote, it takes none but by order, as it said itself; None: it has not said."""
 
     def enter(self, mode: Mode, now: int) -> None:
         self.mode = mode

@@ -102,7 +102,7 @@ def decode_session(session: int, data: bytes) -> Session:
 class SessionTable:
     """All sessions, least recently used first.
 
-    `stamp` is the place of the log command, `messages.session_id(entry index, offset)`.
+    `stamp` is the place of the log command, `batch.session_id(entry index, offset)`.
     """
 
     __slots__ = ("_changed", "_limits", "_nonces", "_sessions")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from distinv.inventory.schema import open_second
 _ROUNDS = 4
 """The log begins anew only if all of it is copied when a transaction begins. Under load commits
 come while the first round runs; what comes during the second or third is next to nothing."""
+_INSTALL = "-install"
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
@@ -198,12 +200,17 @@ def exchange(new: Path, path: str) -> None:
     - from then on the new store is the store: whoever takes the lock next does the rest first
       (`finish_install`), and may be stopped and begin again any number of times.
     """
-    target = Path(f"{path}-install")
+    target = Path(path + _INSTALL)
     os.replace(new, target)
     sync_directory(target.parent)
     if new.parent != target.parent:
         sync_directory(new.parent)
     finish_install(path)
+
+
+def is_half_exchanged(path: Path) -> bool:
+    """Whoever opens this store next completes an `exchange`; until then it may be torn."""
+    return path.with_name(path.name + _INSTALL).exists()
 
 
 def finish_install(path: str) -> None:
@@ -212,7 +219,7 @@ def finish_install(path: str) -> None:
     The old write-ahead log is gone from the disk before the new file has the store's name.
     Without its log the old file may be torn, but nobody opens it any more.
     """
-    new = Path(f"{path}-install")
+    new = Path(path + _INSTALL)
     if not new.exists():
         return
     for beside in _BESIDE:
@@ -229,6 +236,16 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def begin_to_write(descriptor: int, offset: int, size: int) -> None:
+    """Let the system begin to write this part to the disk, and do not wait for it.
+
+    A sync at the end finds little to do then: else it takes the disk from everybody else's syncs.
+    Linux takes this advice as that wish; where it is unknown, nothing happens. Raises OSError.
+    """
+    if sys.platform == "linux":
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
 
 
 def sync_directory(path: Path) -> None:

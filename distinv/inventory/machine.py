@@ -79,13 +79,7 @@ from distinv.inventory.snapshot import (
 )
 from distinv.inventory.tables import Tables
 from distinv.model import Digest
-from distinv.wire.messages import (
-    LogCommand,
-    OpenCommand,
-    SessionCommand,
-    decode_batch,
-    session_id,
-)
+from distinv.wire.batch import LogCommand, OpenCommand, SessionCommand, decode_batch, session_id
 
 
 class Applied(NamedTuple):

@@ -57,7 +57,7 @@ _CREATE = (
 )
 
 WAL_AUTOCHECKPOINT_PAGES = 8_000
-"""Of a store by itself: 32 MB, whoever commits then waits for about a tenth of a second."""
+"""Of a store by itself: 32 MB, and whoever commits then waits for it."""
 WAL_PAGES_MAX = 64_000
 """Of a store that has its log copied by `StateMachine.checkpointer`, should nobody do that."""
 CACHE_KIB = 64_000
@@ -119,7 +119,7 @@ def open_database(path: str, *, durable: bool) -> sqlite3.Connection:
 
 def _prepare(database: sqlite3.Connection, path: str, durable: bool) -> None:
     if path == MEMORY:
-        _template().backup(database)  # ten times faster than creating the tables
+        _template().backup(database)  # cheaper than creating the tables
         return
     version = _checked_version(database, path)
     database.execute("PRAGMA journal_mode = WAL")
@@ -176,12 +176,16 @@ def _checked_version(database: sqlite3.Connection, path: str) -> int:
         return 0
     if application != APPLICATION_ID:
         raise StorageError(f"{path} is a SQLite file, but not an inventory store: name another.")
-    if not OLDEST_READ <= version <= SCHEMA_VERSION:
-        side = "a newer" if version > SCHEMA_VERSION else "an older"
+    if version > SCHEMA_VERSION:
         raise StorageError(
-            f"{path} was written by {side} version of distinv (schema {version}, this one reads "
-            f"{SCHEMA_VERSION}): open it with that version, or move it away and let the server "
-            "fetch the data from its peers."
+            f"{path} was written by a later release of distinv (schema {version}, this one reads "
+            f"up to {SCHEMA_VERSION}): upgrade distinv here."
+        )
+    if version < OLDEST_READ:
+        raise StorageError(
+            f"{path} was written by an older version of distinv (schema {version}, this one reads "
+            f"{OLDEST_READ} and later): open it with that version, or move it away and let the "
+            "server fetch the data from its peers."
         )
     return int(version)
 

@@ -34,13 +34,7 @@ from distinv.model import (
     Read,
     Receipt,
 )
-from distinv.wire.messages import (
-    CloseSession,
-    LogCommand,
-    OpenCommand,
-    SessionCommand,
-    encode_batch,
-)
+from distinv.wire.batch import CloseSession, LogCommand, OpenCommand, SessionCommand, encode_batch
 
 T = TypeVar("T")
 

@@ -103,7 +103,6 @@ class Cluster:
             ),
             config=self._config,
             data_dir=Path(data_dir),
-            in_memory=storage == "memory",
             key=load_key(os.environ.get(KEY_VARIABLE) if key is None else key),
             bind=bind,
             insecure=insecure,

@@ -293,11 +293,17 @@ class Driver:
             await self._aside(lambda: depot.look(head))
         except StorageError as error:
             depot.discard()
-            engine.not_installed()
-            self._audience.say(f"the snapshot that was received is no good: {error}", "warning")
+            engine.refused_snapshot(monotonic_us())
+            rest_s = self._timing.snapshot_rest_us // _SECOND_US
+            self._audience.say(
+                f"cannot use the snapshot that was received: {error} Asks again in {rest_s} s",
+                "warning",
+            )
         else:
+            engine.exchanging = True
             while self._errands:
                 await anyio.sleep(self._timing.tick_us / _SECOND_US)
+            engine.exchanging = False
             if engine.wants(head):
                 engine.machine.abandon()
                 self._unflushed, self._unflushed_us, self._flush_at = 0, 0, None
@@ -400,7 +406,7 @@ class Driver:
 
     def _hear(self, now: int) -> None:
         engine = self.engine
-        engine.node.clock_offset_us = time.time_ns() // 1_000 - now
+        engine.node.clocks.own_offset_us = time.time_ns() // 1_000 - now
         self._heed_disk(now)
         while self._refused:
             engine.refused(self._refused.popleft(), now)

@@ -55,9 +55,6 @@ class Ground:
 
 async def open_ground(plan: Plan) -> Ground:
     """Raises StorageError, PluginError."""
-    if not plan.in_memory and is_unfinished(plan.data_dir):
-        await anyio.to_thread.run_sync(finish, plan.data_dir)
-        plan.audience.say("what it had of a dissolved cluster is set aside now")
     with blaming("storage"):
         storage = plan.storage(StorageContext(plan.data_dir))
         try:
@@ -69,9 +66,12 @@ async def open_ground(plan: Plan) -> Ground:
 
 async def _open_on(plan: Plan, storage: Storage) -> Ground:
     inline = bool(getattr(storage, "in_memory", False))
+    if not inline and is_unfinished(plan.data_dir):
+        await anyio.to_thread.run_sync(finish, plan.data_dir)
+        plan.audience.say("what it had of a dissolved cluster is set aside now")
     recovered = storage.recover() if inline else await anyio.to_thread.run_sync(storage.recover)
     _check_directory(plan, recovered)
-    machine = _open_store(plan, in_memory=plan.in_memory or inline)
+    machine = _open_store(plan, in_memory=inline)
     try:
         depot: Depot
         if machine.path == MEMORY:

@@ -42,8 +42,6 @@ class Plan:
     settings: Settings
     config: Config
     data_dir: Path
-    in_memory: bool
-    """Nothing is written: the store is in memory as the log is."""
     key: bytes | None
     bind: str | None
     insecure: bool

@@ -15,7 +15,7 @@ from pathlib import Path
 from distinv.inventory.file import sync_directory, sync_file
 from distinv.server.dissolving import Dissolved
 from distinv.storage.failures import disk_failure
-from distinv.storage.lock import LOCK_FILE, lock_directory
+from distinv.storage.lock import LOCK_FILE, locked
 
 _BEGUN = re.compile(r"dissolving-([0-9a-f]{16})")
 _DONE = re.compile(r"dissolved-([0-9a-f]{16})(-\d+)?")
@@ -34,8 +34,7 @@ def set_aside(data_dir: Path, dissolved: Dissolved) -> None:
         return
     folder = data_dir / f"dissolving-{dissolved.cluster_id:016x}"
     try:
-        lock = lock_directory(data_dir)
-        try:
+        with locked(data_dir):
             folder.mkdir(exist_ok=True)
             successor = folder / _SUCCESSOR
             successor.write_text(f"{dissolved.successor:016x}\n", "ascii")
@@ -43,8 +42,6 @@ def set_aside(data_dir: Path, dissolved: Dissolved) -> None:
             sync_directory(folder)
             sync_directory(data_dir)
             _finish(data_dir)
-        finally:
-            os.close(lock)
     except OSError as error:
         raise disk_failure(data_dir, error) from error
 
@@ -60,11 +57,8 @@ def is_unfinished(data_dir: Path) -> bool:
 def finish(data_dir: Path) -> None:
     """Go on with what a crash interrupted. Raises StorageError."""
     try:
-        lock = lock_directory(data_dir)
-        try:
+        with locked(data_dir):
             _finish(data_dir)
-        finally:
-            os.close(lock)
     except OSError as error:
         raise disk_failure(data_dir, error) from error
 

@@ -7,7 +7,6 @@ one it is: a restart goes on with it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import msgspec
 from distinv.config import Limits
 from distinv.entry import SnapshotHead
 from distinv.errors import StorageError
-from distinv.inventory.file import sync_directory, sync_file
+from distinv.inventory.file import begin_to_write, sync_directory, sync_file
 from distinv.inventory.machine import StateMachine
 from distinv.inventory.snapshot import (
     Snapshot,
@@ -106,11 +105,11 @@ class FileDepot:
 
     def write(self, offset: int, data: bytes) -> None:
         try:
-            descriptor = os.open(self._incoming, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                os.pwrite(descriptor, data, offset)
-            finally:
-                os.close(descriptor)
+            with self._incoming.open("r+b") as file:
+                file.seek(offset)
+                file.write(data)
+                file.flush()
+                begin_to_write(file.fileno(), offset, len(data))
         except OSError as error:
             raise disk_failure(self._data_dir, error) from error
 
@@ -134,8 +133,11 @@ class FileDepot:
             return None
 
     def discard(self) -> None:
-        self._head.unlink(missing_ok=True)
-        self._incoming.unlink(missing_ok=True)
+        try:
+            self._head.unlink(missing_ok=True)
+            self._incoming.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_failure(self._data_dir, error) from error
 
 
 def _nameless(snapshot: Snapshot) -> Snapshot:

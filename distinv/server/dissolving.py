@@ -21,13 +21,11 @@ from distinv.core.dissolution import gives_way_to, may_give_way
 from distinv.core.events import ClusterGone, OtherClusterMet
 from distinv.core.node import Node
 from distinv.server.machine import Machine
+from distinv.server.seldom import Seldom
 from distinv.server.settings import Settings
 from distinv.wire.codec import encode
 from distinv.wire.endpoint import Endpoint, Incoming
 from distinv.wire.messages import Beacon, ClusterDissolved, Encounter, Encountered
-
-CONTRADICTION_US = 60_000_000
-"""As often as any alarm that nobody but a person can end."""
 
 
 @frozen
@@ -81,7 +79,7 @@ class Dissolving:
         self._others: dict[int, _Other] = {}
         self._told: Dissolved | None = None
         """What this server was told of its own cluster."""
-        self._contradicted_at: int | None = None
+        self._contradictions = Seldom(timing.alarm_us, 1)
 
     # --- who is heard -------------------------------------------------------------------------
 
@@ -113,12 +111,13 @@ class Dissolving:
         """The first time a cluster is heard says little; ask it when it is heard again."""
         if not may_give_way(self._node):
             return
-        timing, other = self._timing, self._others.get(beacon.cluster_id)
+        timing, other = self._timing, self._others.pop(beacon.cluster_id, None)
         if other is None or now - other.last_heard > 4 * timing.beacon_us:
-            if other is None and len(self._others) >= self._limits.servers_max:
+            if len(self._others) >= self._limits.servers_max:
                 del self._others[next(iter(self._others))]
             self._others[beacon.cluster_id] = _Other(now, now)
             return
+        self._others[beacon.cluster_id] = other
         other.last_heard = now
         wait_us = timing.beacon_unjoined_us
         if now - other.first_heard >= wait_us and now - other.asked_at >= wait_us:
@@ -174,10 +173,8 @@ class Dissolving:
         return found
 
     def _contradict(self, found: Dissolved, now: int) -> None:
-        at = self._contradicted_at
-        if at is not None and now - at < CONTRADICTION_US:
+        if not self._contradictions.may_say(found.cluster_id, now):
             return
-        self._contradicted_at = now
         self._tell(
             f"cluster {found.cluster_id:016x} is said to be dissolved, which only happens to one "
             "that holds nothing of any client; this server does. Nothing is done: look at what "

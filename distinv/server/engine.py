@@ -21,7 +21,7 @@ from distinv.config import Config
 from distinv.core import events
 from distinv.core.node import Node
 from distinv.election.api import ElectionContext, ElectionFactory
-from distinv.entry import ClusterId, Entry, NodeId, Position, SnapshotHead
+from distinv.entry import ClusterId, Entry, NodeId, SnapshotHead
 from distinv.errors import BadDatagram
 from distinv.multicast.api import (
     Deliver,
@@ -37,12 +37,13 @@ from distinv.server.front import CheckCommand, Front, Situation
 from distinv.server.leaving import TICKET as LEAVING
 from distinv.server.leaving import Leaving
 from distinv.server.machine import Digest, Machine
-from distinv.server.orders import ASK_AGAIN, Orders
+from distinv.server.orders import Orders
 from distinv.server.presence import Presence
 from distinv.server.settings import Settings
-from distinv.server.snapshot_desk import Snapshot, SnapshotDesk
-from distinv.server.snapshot_fetch import Fetch, Pieces
+from distinv.server.snapshot_desk import Snapshot
+from distinv.server.snapshot_fetch import Pieces
 from distinv.server.twins import Twins
+from distinv.server.upkeep import Upkeep
 from distinv.storage.api import BaseRecord, Recovered
 from distinv.transport.api import Address
 from distinv.wire import messages
@@ -117,10 +118,6 @@ class Engine:
         self._errands = Errands(limits.pending_reads)
         self.front = Front(machine, check_command, limits, self._errands)
         self._orders = Orders(limits.servers_max)
-        self._desk = SnapshotDesk(lambda: make_snapshot(self.machine), timing, limits)
-        self._fetch = Fetch(pieces, timing, limits)
-        self._compact_at = now + timing.compact_us
-        self._checkpointing = False
         self.node = Node(
             self_id=self_id,
             server_name=settings.server_name,
@@ -141,8 +138,19 @@ class Engine:
         )
         current = self.node.membership.current()
         endpoint.cluster_id = ClusterId(current.cluster_id if current is not None else 0)
+        self.exchanging = False
+        """The driver waits for what still runs on the store, to put a snapshot in its place:
+        nothing new is begun."""
         self.commit = machine.position.index
         """Up to here entries may be applied: committed, and durable here."""
+        self._upkeep = Upkeep(
+            self.node,
+            lambda: make_snapshot(self.machine),
+            pieces,
+            timing,
+            limits,
+            lambda index, now: self._step(events.StoreDurable(index), now),
+        )
         self.leaving = Leaving(self.node, timing)
         self._dissolving = Dissolving(
             node=self.node,
@@ -235,7 +243,7 @@ class Engine:
             first = due
         if (due := self._multicast.deadline()) is not None and due < first:
             first = due
-        if (due := self._fetch.deadline()) is not None and due < first:
+        if (due := self._upkeep.fetch.deadline()) is not None and due < first:
             first = due
         if (due := self.leaving.deadline()) is not None and due < first:
             first = due
@@ -253,8 +261,7 @@ class Engine:
         if due is not None and due <= now:
             self._do_multicast(self._multicast.on_deadline(now), now)
         self._presence.on_deadline(now)
-        self._desk.on_deadline(now)
-        asked = self._fetch.on_deadline(self.node.commit, now)
+        asked = self._upkeep.on_deadline(now)
         if asked is not None:
             self._send(*asked, now)
         wish = self.leaving.on_deadline(now)
@@ -281,9 +288,12 @@ class Engine:
             self._send(client, message, now)
         if endpoint.events:
             self._heed_endpoint(now)
-        errands = [*self._errands.take(self._start_errand), *self._upkeep(now)]
+        errands: list[Errand] = []
+        if not self.exchanging:
+            errands += self._errands.take(self._start_errand)
+            errands += self._upkeep.take_errands(self.machine, now)
         turn = Turn(
-            write, endpoint.flush(now), self._probes, self._lines, errands, self._fetch.complete
+            write, endpoint.flush(now), self._probes, self._lines, errands, self._upkeep.received
         )
         self._probes, self._lines = [], []
         return turn
@@ -291,34 +301,7 @@ class Engine:
     def _start_errand(self, kind: bytes) -> Callable[[], Any]:
         return self.machine.long_reader(kind) if kind else self.machine.digest_reader()
 
-    # --- the store and the log behind it ------------------------------------------------------
-
-    def _upkeep(self, now: int) -> list[Errand]:
-        """What the store needs to have done beside the loop."""
-        errands = []
-        copy = self._desk.take_work(self.machine.position.index, now)
-        if copy is not None:
-            errands.append(Errand(copy, self._desk.made, self._desk.failed))
-        if not self._checkpointing and self._checkpoint_due(now):
-            self._checkpointing = True
-            errands.append(
-                Errand(self.machine.checkpointer(), self._checkpointed, _nothing, fatal=True)
-            )
-        return errands
-
-    def _checkpoint_due(self, now: int) -> bool:
-        """The store has written much since the last one, or the log could lose its beginning."""
-        if now >= self._compact_at:
-            self._compact_at = now + self._timing.compact_us
-            if self.node.log.dispensable_now(self._limits):
-                return True
-        return self.machine.checkpoint_due
-
-    def _checkpointed(self, position: Position, now: int) -> None:
-        self._checkpointing = False
-        floor = self._desk.floor()
-        index = position.index if floor is None else min(position.index, floor)
-        self._step(events.StoreDurable(index), now)
+    # --- another server's store ---------------------------------------------------------------
 
     def wants(self, head: SnapshotHead) -> bool:
         """The snapshot that was received is still of use."""
@@ -333,11 +316,15 @@ class Engine:
         )
         self._step(events.Installed(base, machine.touched), now)
         self.front.on_installed(machine)
-        self._fetch.stop()
+        self._upkeep.fetch.stop()
 
     def not_installed(self) -> None:
-        """The snapshot that was received is not used: it was wrong, or came too late."""
-        self._fetch.stop()
+        """The snapshot that was received is not used: it came too late."""
+        self._upkeep.fetch.stop()
+
+    def refused_snapshot(self, now: int) -> None:
+        """The snapshot that was received is no good."""
+        self._upkeep.fetch.refuse(now)
 
     # --- apply --------------------------------------------------------------------------------
 
@@ -407,8 +394,10 @@ class Engine:
                 self._presence.roster.welcome(incoming.peer)
             _CLIENT_MESSAGES[kind](self, incoming.peer, message, now)
         elif kind is SnapshotPull:
-            if self.node.birth is None:
-                self._on_snapshot_pull(incoming.peer, message, now)
+            applied = self.machine.position.index
+            part = self._upkeep.on_pull(incoming.peer, message, applied, now)
+            if part is not None:
+                self._send(incoming.peer, part, now)
         elif kind is messages.Dismissed and message.stop:
             self.leaving.on_dismissed(incoming.peer)
         elif kind is messages.Servers:
@@ -416,15 +405,9 @@ class Engine:
         elif kind is messages.QueryFailed:
             self.leaving.on_refused(message.reason, message.detail)
         elif kind is SnapshotPart:
-            self._fetch.on_part(incoming.peer, message, now)
+            self._upkeep.fetch.on_part(incoming.peer, message, now)
         elif self.node.birth is None or self._takes_part(incoming, kind):
             self._step(events.Received(incoming.peer, message), now)
-
-    def _on_snapshot_pull(self, taker: NodeId, message: SnapshotPull, now: int) -> None:
-        base, applied = self.node.log.base.index, self.machine.position.index
-        part = self._desk.on_pull(taker, message, base=base, applied=applied, now=now)
-        if part is not None:
-            self._send(taker, part, now)
 
     def _heed_claim(self, address: Address, message: Claim | Claimed, now: int) -> None:
         if isinstance(message, Claimed):
@@ -499,7 +482,8 @@ class Engine:
         def answer(digest: Digest, now: int) -> None:
             self._send(client, self.status(message.number, digest), now)
 
-        self._errands.ask(_DIGEST, answer)
+        if not self._errands.ask(_DIGEST, answer):
+            self._send(client, self.status(message.number), now)  # too many want to know it
 
     def _look(self) -> None:
         """Show the front how things stand."""
@@ -583,9 +567,7 @@ class Engine:
         self._send(effect.to, message, now)
 
     def _do_fetch(self, effect: events.FetchSnapshot, now: int) -> None:
-        if not self._fetch.under_way:
-            self._tell(f"asks {self.node.name_of(effect.source)} for a snapshot")
-        self._fetch.want(effect.source, self.node.commit, now)
+        self._upkeep.want(effect.source, now)
 
     def _do_commit(self, effect: events.Commit, now: int) -> None:
         self.commit = max(self.commit, effect.index)
@@ -604,8 +586,7 @@ class Engine:
     def _do_order_answered(self, effect: events.OrderAnswered, now: int) -> None:
         self._look()
         if effect.ticket == LEAVING and not effect.done:
-            reason = "" if effect.detail in ASK_AGAIN else "invalid_request"
-            self.leaving.on_refused(reason, effect.detail)
+            self.leaving.on_refused(effect.detail, effect.detail)
         self._orders.on_answered(effect, self.front.situation)
 
     def _do_probe(self, effect: events.Probe, now: int) -> None:
@@ -635,10 +616,6 @@ class Engine:
 
     def _tell(self, text: str, level: str = "info") -> None:
         self._lines.append(events.Tell(level, text))
-
-
-def _nothing() -> None:
-    """For an errand whose failure stops the server."""
 
 
 _END_TURN = events.EndTurn()

@@ -18,22 +18,19 @@ from distinv.entry import NodeId
 from distinv.errors import InvalidRequest
 from distinv.server.errands import Errands
 from distinv.server.machine import Applied, Machine
+from distinv.wire.batch import CloseSession, LogCommand, OpenCommand, SessionCommand
 from distinv.wire.frame import SPEAKS
 from distinv.wire.messages import (
     Answer,
-    CloseSession,
     EndSession,
-    LogCommand,
     Message,
     NotTaken,
-    OpenCommand,
     OpenSession,
     Query,
     QueryFailed,
     Reply,
     Request,
     Servers,
-    SessionCommand,
     SessionEnded,
     SessionOpened,
 )

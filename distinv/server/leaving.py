@@ -11,6 +11,7 @@ from distinv.config import Timing
 from distinv.core import events
 from distinv.core.node import Node
 from distinv.entry import NodeId
+from distinv.server.orders import ASK_AGAIN
 from distinv.wire.messages import Order
 
 TICKET = -1
@@ -65,5 +66,5 @@ class Leaving:
 
     def on_refused(self, reason: str, detail: str) -> None:
         """Anything but "later": then it stays."""
-        if self._look_at is not None and reason == "invalid_request":
+        if self._look_at is not None and reason not in ASK_AGAIN:
             self._look_at, self.refusal = None, detail

@@ -13,6 +13,8 @@ from distinv.wire.messages import Answer, Message, Order, QueryFailed
 ASK_AGAIN = ("not_leader", "no_leader", "not_yet", "overloaded")
 """Reasons after which the client asks again; any other one is for people to read."""
 
+UNKNOWN = "unknown_server"
+
 
 class Orders:
     """Who waits for which order. Volatile: a new leader is asked anew."""
@@ -69,6 +71,9 @@ class Orders:
             self._deny(client, order, answered.detail, situation)
 
     def _deny(self, client: NodeId, order: Order, detail: str, situation: Situation) -> None:
-        reason = detail if detail in ASK_AGAIN else "invalid_request"
+        if detail == UNKNOWN:
+            reason, detail = UNKNOWN, "the leader knows no such server: see distinv status"
+        else:
+            reason = detail if detail in ASK_AGAIN else "invalid_request"
         leader, address = situation.leader or 0, situation.leader_address
         self._out.append((client, QueryFailed(order.number, reason, detail, leader, address)))

@@ -22,8 +22,6 @@ from distinv.wire.codec import encode
 from distinv.wire.endpoint import Endpoint, Incoming, Notice
 from distinv.wire.messages import Beacon
 
-ALARM_US = 60_000_000
-
 
 class Presence:
     """Belongs to one engine, whose parts it looks at and never changes."""
@@ -63,9 +61,9 @@ class Presence:
             limits=limits,
             now=now,
         )
-        self._alarms = Seldom(ALARM_US, limits.servers_max)
+        self._alarms = Seldom(timing.alarm_us, limits.servers_max)
         """By the other cluster's id."""
-        self._warnings = Seldom(ALARM_US, limits.notices_max)
+        self._warnings = Seldom(timing.alarm_us, limits.notices_max)
         """By what is noticed, and where."""
         self._strangers = Seldom(timing.beacon_us, limits.servers_max)
         """Servers of other clusters that were told of this one."""

@@ -76,8 +76,8 @@ class Roster:
 
     def on_beacon(self, source: NodeId, beacon: Beacon, now: int) -> bool:
         """True when that server was not remembered."""
-        new = source not in self._heard
-        if new and len(self._heard) >= self._limits.servers_max:
+        new = self._heard.pop(source, None) is None
+        if len(self._heard) >= self._limits.servers_max:
             del self._heard[next(iter(self._heard))]
         self._heard[source] = _Heard(beacon.server_name, beacon.no_quorum_us, now)
         return new

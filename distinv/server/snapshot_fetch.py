@@ -44,6 +44,7 @@ class Fetch:
         self._ask_at = 0
         self._asked = False
         self._give_up_at = 0
+        self._rest_until = 0
         self.complete: SnapshotHead | None = None
         """All of it is there, to be looked at and installed."""
 
@@ -63,8 +64,14 @@ class Fetch:
             if begun is not None and begun[0].position.index > above:
                 self._head, self._offset = begun
         self._source = source
-        self._ask_at, self._asked = now, False
-        self._give_up_at = now + self._timing.link_idle_us
+        self._ask_at, self._asked = max(now, self._rest_until), False
+        self._give_up_at = self._ask_at + self._timing.link_idle_us
+
+    def refuse(self, now: int) -> None:
+        """What was received is no good here. The next one may be no better, of a later format for
+        instance: it has time."""
+        self.stop()
+        self._rest_until = now + self._timing.snapshot_rest_us
 
     def stop(self) -> None:
         """It is not needed any more, or was installed. What was received may still be resumed."""

@@ -29,7 +29,6 @@ from distinv.errors import IdentityInUse
 from distinv.transport.api import Address
 from distinv.wire.messages import Claim, Claimed
 
-ALARM_US = 60_000_000
 NONCE_BITS = 63
 
 
@@ -127,7 +126,7 @@ class Twins:
             )
             return
         if now >= place.alarm_at:
-            place.alarm_at = now + ALARM_US
+            place.alarm_at = now + self._timing.alarm_us
             self.alarms += 1
             self._tell(
                 f"another process at {address[0]}:{address[1]} has this server's identity "

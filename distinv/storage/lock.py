@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distinv.errors import StorageError
@@ -33,3 +35,13 @@ def lock_directory(directory: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Raises what `lock_directory` does."""
+    descriptor = lock_directory(directory)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import ClassVar
 
 from attrs import Factory, define, evolve, field
 from msgspec.structs import replace
@@ -106,6 +107,8 @@ class MemoryStorage:
     A commit is `stage`, then `make_durable`; `crash` loses what is only staged. After `crash`,
     `fail` or `close` calls are refused; `recover` opens the storage again after a crash or close.
     """
+
+    in_memory: ClassVar[bool] = True
 
     _durable: _Image = field(init=False, factory=_Image)
     _written: _Image = field(init=False, factory=_Image)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -66,17 +68,18 @@ def test_a_backup_is_made_and_restored(node: Stopped, distinv: CommandLine, tmp_
     made = distinv("backup", str(backup), *data)
     assert made.status == 0
     assert made.err == ""
-    assert made.out == (
-        f"backed up the cluster '{node.cluster}' up to seq 2, digest {node.digest}: {backup}\n"
-    )
+    assert made.out.startswith(f"backed up the cluster '{node.cluster}' up to seq 2 of 20")
+    assert made.out.endswith(f", digest {node.digest}: {backup}\n")
     target = tmp_path / "new"
     restored = distinv("restore", str(backup), "--data", str(target), "--json")
-    assert restored.json == {
+    assert {**restored.json, "time": ""} == {
         "cluster": node.cluster,
         "seq": 2,
+        "time": "",
         "digest": node.digest,
         "path": str(target / "store.sqlite3"),
     }
+    assert datetime.fromisoformat(restored.json["time"]).tzinfo is not None
     assert distinv("restore", str(backup), "--data", str(tmp_path / "second")).out.startswith(
         f"restored the cluster '{node.cluster}' up to seq 2"
     )
@@ -138,7 +141,9 @@ def test_recovery_says_what_may_be_lost_before_it_does_anything(
     data = ("--data", str(node.data_dir))
     said = refusal(distinv("recover", *data, "--json"))
     assert "Do this only when a majority of the servers is lost for good" in said
-    assert "up to seq 2: what was acknowledged after that is lost" in said
+    assert re.search(r"its log ends at 1\.[0-9a-f]{16}\.\d+ \(term, leader, entry\)", said)
+    assert "its store has come to seq 2. " in said
+    assert "what was acknowledged and is not in that log is lost" in said
     assert said.endswith(f"To go on: distinv recover --data {node.data_dir} --force {node.cluster}")
     said = refusal(distinv("recover", *data, "--force", "shop"))
     assert said.endswith(
@@ -175,3 +180,15 @@ def test_what_has_to_be_given(command: str, distinv: CommandLine) -> None:
     assert ran.status == 2
     assert "required: " in ran.err
     assert "--data" in ran.err
+
+
+def test_the_directory_one_is_in_can_be_named(
+    node: Stopped, distinv: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(node.data_dir)
+    assert distinv("backup", "../b", "--data", ".").status == 0
+    assert distinv("recover", "--data", ".", "--force", node.cluster).status == 0
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    assert distinv("restore", "../b", "--data", ".").status == 0
+    assert (tmp_path / "new" / "store.sqlite3").is_file()

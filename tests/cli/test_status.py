@@ -51,15 +51,20 @@ def test_votes_and_the_time_without_a_quorum_are_shown() -> None:
 def test_people_read_it_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     found = survivors()
     assert status.headline(found) == "cluster shop (000000000000004d): nobody leads, term 3"
-    print_table(status.COLUMNS, [status.row(server) for server in found.servers])
+    rows = [status.row(server) for server in found.servers]
+    print_table((*status.COLUMNS, "digest"), rows)
     printed = capsys.readouterr().out.splitlines()
     assert [line.rstrip() for line in printed] == [
-        "name   role         vote  seq  index  lag  quorum          digest  address",
-        "-----  -----------  ----  ---  -----  ---  --------------  ------  -------------",
-        "east   unreachable  yes                                            10.0.0.3:4747",
-        "north  follower     yes   5    8      1    none for 3.2 s  digest  10.0.0.1:4747",
-        "south  unreachable  yes               4                            10.0.0.2:4747",
-        "west   learner      no    5    8      1    none for 40 ms  digest  10.0.0.4:4747",
+        "name   role         vote  seq  index  lag  quorum          address        "
+        "state_digest  digest",
+        "-----  -----------  ----  ---  -----  ---  --------------  -------------  "
+        "------------  ------",
+        "east   unreachable  yes                                    10.0.0.3:4747",
+        "north  follower     yes   5    8      1    none for 3.2 s  10.0.0.1:4747  "
+        "state         digest",
+        "south  unreachable  yes               4                    10.0.0.2:4747",
+        "west   learner      no    5    8      1    none for 40 ms  10.0.0.4:4747  "
+        "state         digest",
     ]
 
 

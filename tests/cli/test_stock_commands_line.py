@@ -126,9 +126,15 @@ def test_the_digest_is_the_same_on_all_ways(shop: CommandLine) -> None:
     stocked(shop, "d-1")
     digest = shop("digest", "--json").json
     assert shop("digest").out == f"{digest['digest']} at seq {digest['seq']}\n"
-    status = shop("status", "--json").json
-    (server,) = status["servers"]
+    (server,) = shop("status", "--digest", "--json").json["servers"]
     assert (server["digest"], server["seq"]) == (digest["digest"], digest["seq"])
+    assert digest["digest"] in shop("status", "--digest").out
+
+
+def test_nobody_computes_the_digest_of_all_stock_unasked(shop: CommandLine) -> None:
+    (server,) = shop("status", "--json").json["servers"]
+    assert server["digest"] == ""
+    assert server["state_digest"][:16] in shop("status").out
 
 
 def test_status_names_the_leader(shop: CommandLine) -> None:

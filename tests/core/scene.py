@@ -26,14 +26,8 @@ from distinv.election.api import ElectionFactory
 from distinv.entry import Ballot, Entry, EntryKind, NodeId
 from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
 from distinv.testing.simulator.hostile import Silent
-from distinv.wire.messages import (
-    ORDERED,
-    Beacon,
-    BirthAnswer,
-    BirthOffer,
-    SessionCommand,
-    decode_batch,
-)
+from distinv.wire.batch import SessionCommand, decode_batch
+from distinv.wire.messages import ORDERED, Beacon, BirthAnswer, BirthOffer
 
 __all__ = [
     "CLUSTER_ID",

@@ -16,7 +16,7 @@ from distinv.entry import (
     encode_voters,
     make_entry,
 )
-from distinv.wire.messages import SessionCommand
+from distinv.wire.batch import SessionCommand
 
 MS = 1_000
 CLUSTER_ID = 77

@@ -18,8 +18,9 @@ from distinv.election.api import ElectionContext
 from distinv.entry import Ballot, Entry, NodeId
 from distinv.storage.api import Record
 from distinv.storage.memory import MemoryStorage
+from distinv.wire.batch import LogCommand
 from distinv.wire.frame import SPEAKS
-from distinv.wire.messages import Append, LogCommand, PullReply
+from distinv.wire.messages import Append, PullReply
 
 if TYPE_CHECKING:
     from scene import Scene
@@ -158,7 +159,7 @@ class Server:
     # --- turns --------------------------------------------------------------------------------
 
     def step(self, event: events.Event) -> None:
-        self.node.clock_offset_us = EPOCH_US + self.skew_us
+        self.node.clocks.own_offset_us = EPOCH_US + self.skew_us
         self._carry_out(self.node.step(event, self.scene.now))
         self.node.check()
         self.scene.witness.on_step(self)

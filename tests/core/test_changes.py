@@ -203,6 +203,61 @@ def test_who_was_removed_by_order_is_not_promoted_by_a_later_leader() -> None:
     assert scene[5].applied == scene[2].applied, "it goes on as a replica"
 
 
+def test_who_has_not_heard_of_its_removal_is_not_gone_yet() -> None:
+    """The order was answered as soon as the others knew. The leader died with its word unsent, the
+    next one gave the vote back, and an operator took the machine away all the same."""
+    scene = Scene(3, learners=2, timing=QUICK)
+    scene.elect(1)
+    scene.settle()
+    assert scene.run(5_000, lambda: has_voters(scene, 1, 2, 3, 4, 5))
+    unsent = scene.hold(lambda message: isinstance(message, Dismissed))
+    scene[1].order(7, 2, votes=False, confirmed=True)
+    scene.run(2_000)
+    assert has_voters(scene, 1, 3, 4)
+    assert unsent, "it is said again and again"
+    assert scene[1].answers == {7: OrderAnswered(7, False, "not_yet")}
+    scene[1].crash()
+    scene.run(10_000)
+    assert 2 in voters_of(scene.settle()), "nobody knows, and nobody was told otherwise"
+
+
+def test_a_removed_server_says_so_and_its_removal_is_answered() -> None:
+    scene = grown(5, 0)
+    scene[1].order(7, 5, votes=False)
+    assert scene.run(5_000, lambda: 7 in scene[1].answers)
+    assert scene[5].node.abstains, "before anybody is told that it is done"
+
+
+def test_who_said_that_it_abstains_and_is_gone_is_forgotten_at_once() -> None:
+    scene = grown(5, 0)
+    scene[1].order(7, 5, votes=False)
+    assert scene.run(5_000, lambda: 7 in scene[1].answers)
+    role: Any = scene[1].node.role
+    assert NodeId(5) in role.peers
+    scene[5].crash()
+    assert scene.run(2_000, lambda: NodeId(5) not in role.peers)
+
+
+def test_who_is_dead_has_to_know_nothing() -> None:
+    scene = grown(5, 0)
+    scene[5].crash()
+    scene.run(2_000)
+    scene[1].order(7, 5, votes=False)
+    assert scene.run(2_000, lambda: 7 in scene[1].answers)
+    assert scene[1].answers[7].done
+
+
+def test_the_leaders_word_is_repeated_until_it_is_heard() -> None:
+    scene = grown(5, 0)
+    lost = scene.hold(lambda message: isinstance(message, Dismissed))
+    scene[1].order(7, 5, votes=False)
+    assert scene.run(5_000, lambda: len(lost) > 1)
+    assert 7 not in scene[1].answers
+    scene.release(lost)
+    assert scene.run(2_000, lambda: 7 in scene[1].answers)
+    assert scene[1].answers[7].done
+
+
 def test_an_order_promotes_who_was_removed() -> None:
     scene = Scene(5, timing=QUICK)
     scene.elect(1)
@@ -393,6 +448,54 @@ def test_a_sole_voter_leaves_by_giving_votes_first() -> None:
     scene[1].order(7, 1, votes=False, confirmed=False)
     assert scene.run(5_000, lambda: scene.leader not in (None, scene[1]))
     assert voters_of(scene[1]) == (1, 2, 3)
+
+
+def test_of_two_servers_the_one_that_votes_may_leave() -> None:
+    """One seat, and two servers: it asked for ever, since nobody could come in beside it."""
+    scene = grown(1, 1)
+    scene.run(2_000)
+    scene[1].submit(1)
+    scene[1].order(7, 1, votes=False)
+    assert scene.run(5_000, lambda: scene[2].serves)
+    assert voters_of(scene[2]) == (2,)
+    scene.announce()
+    scene.run(2_000)
+    scene[2].order(8, 1, votes=False)
+    assert scene.run(5_000, lambda: 8 in scene[2].answers)
+    assert scene[2].answers[8].done
+    scene[1].crash()
+    scene[2].submit(2)
+    assert scene.run(2_000, lambda: scene.numbers() == [1, 2]), "and it may be switched off"
+
+
+def test_a_vote_that_makes_an_even_number_is_refused_at_once() -> None:
+    scene = grown(1, 1)
+    scene[1].order(7, 2, votes=True)
+    assert scene[1].answers[7] == OrderAnswered(7, False, "not_yet"), "others may be on their way"
+    scene.run(2_000)
+    scene[1].order(8, 2, votes=True)
+    assert "it would be an even number: start another server" in scene[1].answers[8].detail
+    assert voters_of(scene[1]) == (1,)
+
+
+def test_a_commit_that_ends_a_change_is_counted_on() -> None:
+    """The command behind it was held by a majority of the new set, and nobody counted again."""
+    scene = grown(3, 2)
+    scene[3].crash()
+    late = scene.hold_between(
+        lambda source, to, message: source == 2 and isinstance(message, AppendAck | HeartbeatAck)
+    )
+    propose(scene, 1, 4, 5)
+    scene.run(100)
+    index = scene[1].node.voters_index
+    assert scene[2].node.durability.durable_index == index
+    scene.cut((1, 2))
+    scene[1].submit(1)
+    scene.run(100)
+    assert scene[1].node.commit < index, "of the old set only the leader is known to have it"
+    scene.cut((2, 1))
+    scene.release(late)
+    assert scene.run(500, lambda: scene.numbers() == [1])
 
 
 # --- races ------------------------------------------------------------------------------------

@@ -55,6 +55,34 @@ def test_who_orders_a_hand_over_is_answered_when_somebody_else_leads() -> None:
     assert leader.answers[10] == OrderAnswered(10, True, "")
 
 
+def test_an_order_for_another_heir_waits_until_the_first_has_had_its_time() -> None:
+    """Both were told that it was done, and one of them led."""
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    leader.transfer(7, 2)
+    leader.transfer(8, 3)
+    assert leader.answers[8] == OrderAnswered(8, False, "not_yet")
+    assert scene.run(500, lambda: scene[2].serves)
+    assert leader.answers[7] == OrderAnswered(7, True, "")
+
+
+def test_a_leader_that_is_cut_off_before_it_orders_has_handed_nothing_over() -> None:
+    scene = Scene()
+    leader = scene.elect(1)
+    scene.settle()
+    scene[3].stalled = True
+    leader.submit(1)
+    leader.transfer(7, 3)
+    scene.isolate(1)
+    assert scene.run(5_000, lambda: 7 in leader.answers)
+    assert leader.answers[7] in (
+        OrderAnswered(7, False, "not_yet"),
+        OrderAnswered(7, False, "no_leader"),
+    )
+    assert not scene[3].serves
+
+
 def test_a_sole_voter_has_nobody_to_hand_over_to() -> None:
     scene = Scene(1)
     leader = scene.elect(1)

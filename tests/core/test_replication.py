@@ -10,6 +10,7 @@ from distinv.core import events
 from distinv.core.leader import Leader
 from distinv.core.progress import Mode, Progress
 from distinv.entry import ORIGIN, Ballot, Entry, EntryKind, NodeId
+from distinv.wire.batch import decode_batch
 from distinv.wire.messages import (
     Append,
     AppendAck,
@@ -18,7 +19,6 @@ from distinv.wire.messages import (
     Join,
     Pull,
     PullReply,
-    decode_batch,
 )
 
 THREE = (1, 2, 3)

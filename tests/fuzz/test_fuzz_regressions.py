@@ -252,14 +252,14 @@ def test_a_datagram_of_questions_for_a_snapshot_costs_one_piece() -> None:
 def test_questions_for_a_newer_snapshot_do_not_copy_the_store_each_time() -> None:
     """Each took the snapshot away from whoever was getting it, and had the store copied again."""
     scene = Scene(LEADER)
-    made, maker = 0, scene.engine._desk._make
+    made, maker = 0, scene.engine._upkeep.desk._make
 
     def counted() -> Any:
         nonlocal made
         made += 1
         return maker()
 
-    scene.engine._desk._make = counted
+    scene.engine._upkeep.desk._make = counted
     rest_us = scene.net.config.timing.snapshot_rest_us
     for _ in range(50):
         scene.say(SnapshotPull(b"", 0, scene.victim.machine.position.index - 1))

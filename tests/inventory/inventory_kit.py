@@ -21,13 +21,7 @@ from distinv.inventory.commands import Outcome, decode_outcome
 from distinv.inventory.machine import Applied, StateMachine
 from distinv.inventory.store import InventoryStore
 from distinv.model import Level, Receipt
-from distinv.wire.messages import (
-    CloseSession,
-    LogCommand,
-    OpenCommand,
-    SessionCommand,
-    encode_batch,
-)
+from distinv.wire.batch import CloseSession, LogCommand, OpenCommand, SessionCommand, encode_batch
 
 T = TypeVar("T")
 

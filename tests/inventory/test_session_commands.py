@@ -21,7 +21,7 @@ from distinv.inventory.commands import (
     encode_outcome,
 )
 from distinv.inventory.machine import StateMachine
-from distinv.wire.messages import OpenCommand, SessionCommand, session_id
+from distinv.wire.batch import OpenCommand, SessionCommand, session_id
 
 RECEIVE = calls.receive({"A": 1})
 

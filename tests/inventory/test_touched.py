@@ -16,7 +16,7 @@ from distinv.entry import (
 )
 from distinv.inventory.calls import put_item
 from distinv.inventory.machine import StateMachine
-from distinv.wire.messages import OpenCommand, SessionCommand, encode_batch, session_id
+from distinv.wire.batch import OpenCommand, SessionCommand, encode_batch, session_id
 
 VOTERS = encode_voters(VoterSet("shop", 77, (Voter(1, "s1"),)))
 

@@ -40,8 +40,13 @@ class Role:
 
 
 @define
+class StubClocks:
+    own_offset_us: int = 0
+
+
+@define
 class StubNode:
-    clock_offset_us: int = 0
+    clocks: StubClocks = field(factory=StubClocks)
     leader: int | None = None
     leader_ballot: tuple[int, int] = (0, 0)
     serving: bool = False

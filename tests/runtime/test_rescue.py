@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from cluster_kit import DEADLINE_S, MemoryCluster, running
 
 from distinv.errors import ConfigError, StorageError
-from distinv.runtime.rescue import back_up, recover, restore
+from distinv.inventory.machine import StateMachine
+from distinv.runtime.rescue import back_up, inspect, recover, restore
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +74,146 @@ async def test_one_server_goes_on_alone_with_all_that_it_has(tmp_path: Path) -> 
         await till.ship({"a": 7})
     with pytest.raises(ConfigError, match=r"before-recovery exists already"):
         recover(tmp_path / "node-2")
+
+
+async def sold_behind_its_store(shop: MemoryCluster, node: Path) -> str:
+    """One server whose store has lost what its journal has; the digest of all of it."""
+    async with running(shop.server(0)), shop.client() as till:
+        await till.put_item("a")
+    early = node.with_name("early")
+    shutil.copytree(node, early)
+    async with running(shop.server(0)), shop.client() as till:
+        await till.receive({"a": 10})
+        await till.ship({"a": 3})
+        digest = (await till.digest()).value
+    shutil.copyfile(early / "store.sqlite3", node / "store.sqlite3")
+    shutil.rmtree(early)
+    return digest
+
+
+async def test_what_only_the_log_has_is_kept(tmp_path: Path) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    digest = await sold_behind_its_store(shop, node)
+    seen = inspect(node)
+    assert (seen.seq, seen.cluster_name) == (1, "shop")
+    found = recover(node)
+    assert (found.seq, found.digest) == (3, digest)
+    assert found.position == seen.position, "what it was judged by is what it has"
+
+
+async def test_a_store_that_knows_no_voters_yet_is_recovered_by_its_log(tmp_path: Path) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    async with running(shop.server(0)), shop.client() as till:
+        await till.put_item("a")
+    for file in node.glob("store.sqlite3*"):
+        file.unlink()
+    StateMachine(str(node / "store.sqlite3")).close()
+    assert (inspect(node).cluster_name, inspect(node).seq) == ("shop", 0)
+    assert recover(node).seq == 1
+
+
+async def test_a_store_of_another_story_than_its_log_is_not_recovered(tmp_path: Path) -> None:
+    """The log went on in term 1; the store is of a cluster that went another way."""
+    one, other = MemoryCluster(tmp_path / "one", expect=1), MemoryCluster(tmp_path / "b", expect=1)
+    await sold_behind_its_store(one, tmp_path / "one" / "node-0")
+    async with running(other.server(0)), other.client() as till:
+        await till.put_item("b")
+    node = tmp_path / "one" / "node-0"
+    shutil.copyfile(tmp_path / "b" / "node-0" / "store.sqlite3", node / "store.sqlite3")
+    before = {path: path.read_bytes() for path in node.rglob("*") if path.is_file()}
+    with pytest.raises(StorageError, match="different stories"):
+        recover(node)
+    assert {path: path.read_bytes() for path in node.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "one" / "node-0.before-recovery").exists()
+
+
+class Stop(BaseException):
+    """The process ends here."""
+
+
+class Switch:
+    """Ends the process, or lets the system refuse, before its n-th change of a directory."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: BaseException) -> None:
+        self.left = 0
+        for name in ("rename", "replace", "mkdir", "rmdir", "fsync"):
+            patch.setattr(os, name, self._counted(getattr(os, name), error))
+
+    def _counted(self, call: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                self.left -= 1
+                if self.left == 0:
+                    raise error
+            return call(*arguments, **options)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    "error", [Stop(), OSError(errno.EIO, "Input/output error")], ids=["crash", "refusal"]
+)
+async def test_a_recovery_is_gone_on_with_wherever_it_stopped(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash between its two renames left two directories, and the next one did not go on."""
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    digest = await sold_behind_its_store(shop, node)
+    kept, aside = tmp_path / "kept", tmp_path / "node-0.before-recovery"
+    shutil.copytree(node, kept)
+    switch, steps, between = Switch(monkeypatch, error), 0, 0
+    while True:
+        steps += 1
+        switch.left = steps
+        try:
+            recover(node)
+        except (Stop, StorageError):
+            switch.left = 0
+            between += not node.exists()
+            old = aside if aside.exists() else node
+            assert (old / "store.sqlite3").read_bytes() == (kept / "store.sqlite3").read_bytes()
+            whole = node.exists() and aside.exists()  # only the last traces were left to remove
+            assert inspect(node).cluster_name == "shop"
+            found = inspect(node) if whole else recover(node)
+            assert (found.seq, found.digest) == (3, digest)
+            assert aside.is_dir()
+        else:
+            fewer, switch.left = switch.left > 0, 0
+            assert inspect(node).digest == digest
+            if fewer:
+                break
+        for left in (node, aside, tmp_path / ".node-0.recovering"):
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(kept, node)
+    assert between, "it was stopped between its two renames"
+
+
+async def test_what_somebody_else_keeps_beside_it_stays(tmp_path: Path) -> None:
+    """A recovery removed the operator's own copy, as it had the name of its own."""
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    back_up(node, tmp_path / "backup")
+    own = [tmp_path / f"node-{end}" for end in ("0.copy", "0.recovered", "9.unfinished")]
+    for directory in own:
+        directory.mkdir()
+        (directory / "mine").write_text("keep")
+    recover(node)
+    restore(tmp_path / "backup", tmp_path / "node-9")
+    assert [(directory / "mine").read_text() for directory in own] == ["keep"] * 3
+    assert not list(tmp_path.glob(".node*")), "nor is anything of their own left"
+
+
+async def test_a_half_exchanged_store_is_left_to_the_server(tmp_path: Path) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    (node / "store.sqlite3").rename(node / "store.sqlite3-install")
+    (node / "store.sqlite3").write_bytes(b"torn")
+    for rescue in (lambda: back_up(node, tmp_path / "b"), lambda: recover(node)):
+        with pytest.raises(ConfigError, match="start the server once, it goes on with it"):
+            rescue()
+    async with running(shop.server(0)):
+        pass
+    assert recover(node).seq == 3
 
 
 async def test_nothing_is_overwritten_or_made_of_nothing(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
 from distinv.storage.memory import MemoryStorage
 from distinv.testing.simulator.hostile import Silent
 from distinv.transport.api import Address
+from distinv.wire.batch import OpenCommand, encode_batch
 from distinv.wire.endpoint import Endpoint
-from distinv.wire.messages import OpenCommand, encode_batch
 from distinv.wire.seal import PlainSeal
 
 EVERYBODY: Address = ("255.255.255.255", 4746)

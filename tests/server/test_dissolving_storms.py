@@ -17,7 +17,7 @@ from distinv.entry import EntryKind, NodeId
 from distinv.server.dissolving import Dissolved
 from distinv.storage.memory import MemoryStorage
 from distinv.transport.api import Address
-from distinv.wire.messages import OpenCommand
+from distinv.wire.batch import OpenCommand
 
 SECOND_US = 1_000_000
 STEP_US = 20_000

@@ -14,22 +14,18 @@ from distinv.errors import InvalidRequest
 from distinv.inventory.machine import Applied
 from distinv.server.errands import Errands
 from distinv.server.front import Front, Situation
+from distinv.wire.batch import CloseSession, LogCommand, OpenCommand, SessionCommand, session_id
 from distinv.wire.messages import (
     Answer,
-    CloseSession,
     EndSession,
-    LogCommand,
     NotTaken,
-    OpenCommand,
     OpenSession,
     Query,
     QueryFailed,
     Reply,
     Request,
-    SessionCommand,
     SessionEnded,
     SessionOpened,
-    session_id,
 )
 
 TILL, OTHER = NodeId(100), NodeId(101)

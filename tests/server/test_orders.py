@@ -63,7 +63,6 @@ def test_others_say_who_leads(orders: Orders, situation: Situation, failed: Quer
         ("not_yet", "not_yet"),
         ("no_leader", "no_leader"),
         ("overloaded", "overloaded"),
-        ("unknown_server", "invalid_request"),
         ("5 servers vote already", "invalid_request"),
     ],
 )
@@ -71,6 +70,14 @@ def test_whoever_may_ask_again_is_told_so(orders: Orders, detail: str, reason: s
     orders.on_order(ANNE, Order(7, "promote", SERVER), LEADS)
     orders.on_answered(events.OrderAnswered(1, False, detail), LEADS)
     assert orders.take_messages() == [(ANNE, QueryFailed(7, reason, detail, SERVER, None))]
+
+
+def test_that_nobody_knows_a_server_is_said_in_words(orders: Orders) -> None:
+    orders.on_order(ANNE, Order(7, "promote", 99), LEADS)
+    orders.on_answered(events.OrderAnswered(1, False, "unknown_server"), LEADS)
+    words = "the leader knows no such server: see distinv status"
+    refused = QueryFailed(7, "unknown_server", words, SERVER, None)
+    assert orders.take_messages() == [(ANNE, refused)]
 
 
 def test_few_wait_at_the_same_time(orders: Orders) -> None:

@@ -60,7 +60,10 @@ def test_a_till_outlives_all_the_servers_it_knew() -> None:
     first = shop.servers[:3]
     for newcomer in shop.servers[3:]:
         shop.start(newcomer)
-        shop.until(lambda: len([s for s in shop.servers if s.alive]) == len(shown(shop.settle())))
+        shop.until(
+            lambda: len([s for s in shop.servers if s.alive]) == len(shown(shop.settle())),
+            2 * shop.timing.link_idle_us,  # so long one that went without a word is shown
+        )
         leaver = next(each for each in first if each.alive)
         leaver.leave()
         shop.until(lambda: leaver.left)  # noqa: B023

@@ -318,6 +318,19 @@ def test_another_snapshot_in_the_middle_begins_anew(fetch: Fetch, shelf: Shelf) 
     assert ask(fetch, 2 * LATER) == SnapshotPull(b"e" * 16, 100, 5)
 
 
+def test_after_one_that_was_refused_the_next_is_asked_for_after_a_rest(fetch: Fetch) -> None:
+    """One of a later format was fetched over and over, as fast as the link carried it."""
+    now = LATER
+    fetch.refuse(now)
+    rested = now + TIMING.snapshot_rest_us
+    for source in (ANNE, BERT):
+        fetch.want(source, 5, now)
+        assert fetch.deadline() == rested
+        assert fetch.on_deadline(5, rested - 1) is None
+        assert fetch.under_way
+    assert fetch.on_deadline(5, rested) == (BERT, SnapshotPull(b"", 0, 5))
+
+
 def test_one_that_never_grows_is_given_up(fetch: Fetch, shelf: Shelf) -> None:
     now = 0
     while fetch.under_way:

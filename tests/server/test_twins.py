@@ -10,7 +10,7 @@ from attrs import define, field
 from distinv import IdentityInUse
 from distinv.config import Limits, Timing
 from distinv.entry import NodeId
-from distinv.server.twins import ALARM_US, Twins
+from distinv.server.twins import Twins
 from distinv.transport.api import Address
 from distinv.wire.messages import Claim, Claimed
 
@@ -208,9 +208,9 @@ def test_two_that_ask_each_other_come_to_an_end() -> None:
 def test_the_alarm_is_raised_once_a_minute_for_a_place() -> None:
     elder, younger = Process(1, since=0), Process(2, since=50 * SECOND)
     elder.asks(younger, 60 * SECOND)
-    elder.asks(younger, 60 * SECOND + ALARM_US - 1_000)
+    elder.asks(younger, 60 * SECOND + Timing().alarm_us - 1_000)
     assert len(elder.told) == 1
-    elder.asks(younger, 60 * SECOND + ALARM_US)
+    elder.asks(younger, 60 * SECOND + Timing().alarm_us)
     assert len(elder.told) == 2
 
 

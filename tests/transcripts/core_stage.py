@@ -24,7 +24,7 @@ from distinv.election.bully import Bully
 from distinv.election.ring import Ring
 from distinv.entry import NO_BALLOT, Ballot, Entry, NodeId, encode_voters
 from distinv.testing.simulator.hostile import AlwaysMe, Silent
-from distinv.wire.messages import SessionCommand
+from distinv.wire.batch import SessionCommand
 
 MS = 1_000
 _ELECTIONS: dict[str, ElectionFactory] = {

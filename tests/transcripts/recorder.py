@@ -18,7 +18,7 @@ from words import letter
 from distinv.core.events import Standing
 from distinv.core.node import Node
 from distinv.entry import NO_BALLOT, Ballot, Entry, EntryKind, NodeId, Position
-from distinv.wire.messages import LogCommand, SessionCommand, decode_batch
+from distinv.wire.batch import LogCommand, SessionCommand, decode_batch
 
 _FATES = {"taken": ("->", ""), "lost": ("-x", "   (lost)"), "held": ("..", "   (held)")}
 

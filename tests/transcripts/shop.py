@@ -32,9 +32,9 @@ from distinv.server.settings import Settings
 from distinv.storage.api import EntryRecord, IdentityRecord, PromiseRecord
 from distinv.storage.memory import MemoryStorage
 from distinv.transport.api import Address
+from distinv.wire.batch import LogCommand, SessionCommand, decode_batch
 from distinv.wire.codec import decode_untrusted
 from distinv.wire.endpoint import Endpoint, Incoming
-from distinv.wire.messages import LogCommand, SessionCommand, decode_batch
 from distinv.wire.seal import PlainSeal
 
 EVERYBODY: Address = ("255.255.255.255", 4746)
@@ -178,7 +178,7 @@ class ShopServer:
 
     def turn(self) -> None:
         engine, shop, now = self.engine, self.shop, self.shop.timeline.now
-        engine.node.clock_offset_us = EPOCH_US
+        engine.node.clocks.own_offset_us = EPOCH_US
         due = engine.deadline()
         if due is not None and due <= now:
             engine.on_deadline(now)

@@ -30,7 +30,7 @@ from distinv.inventory.commands import (
     decode_outcome,
 )
 from distinv.wire import messages
-from distinv.wire.messages import SessionCommand, decode_batch
+from distinv.wire.batch import SessionCommand, decode_batch
 
 _TOLD = {"OpenSession", "SessionOpened", "Request", "Reply", "NotTaken", "Answer", "QueryFailed"}
 _HIDDEN = {kind.__name__ for kind in get_args(messages.Message)} - _TOLD

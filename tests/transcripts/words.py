@@ -17,6 +17,7 @@ from distinv.entry import (
 )
 from distinv.errors import BadDatagram
 from distinv.wire import messages as m
+from distinv.wire.batch import CloseSession, OpenCommand, decode_batch
 from distinv.wire.codec import decode_untrusted
 
 TILL = NodeId(900)
@@ -51,7 +52,7 @@ def entry(value: Entry, describe: Callable[[bytes], str]) -> str:
     """`describe` says what an inventory command is."""
     place = position(value.position)
     if value.kind == EntryKind.COMMANDS:
-        batch = m.decode_batch(value.payload)
+        batch = decode_batch(value.payload)
         return f"{place} " + ", ".join(command(each, describe) for each in batch)
     if value.kind == EntryKind.VOTERS:
         return f"{place} voters " + " ".join(map(letter, decode_voters(value.payload).ids))
@@ -59,9 +60,9 @@ def entry(value: Entry, describe: Callable[[bytes], str]) -> str:
 
 
 def command(value: m.LogCommand, describe: Callable[[bytes], str]) -> str:
-    if isinstance(value, m.OpenCommand):
+    if isinstance(value, OpenCommand):
         return f"open session of {value.name}"
-    if isinstance(value, m.CloseSession):
+    if isinstance(value, CloseSession):
         return "close session"
     return describe(value.command) if value.command else f"void {value.number}"
 

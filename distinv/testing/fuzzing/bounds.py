@@ -77,7 +77,7 @@ def engine_sizes(engine: Engine) -> dict[str, int]:
         "held": len(node.durability._held),
         "sessions": engine.machine.session_count,
         "orders": len(engine._orders._waiting),
-        "takers": engine._desk.takers,
+        "takers": engine._upkeep.desk.takers,
         "other clusters": len(engine._dissolving._others),
     }
     if node.birth is not None:

@@ -40,7 +40,7 @@ from distinv.testing.fuzzing.corpus import questions, work
 from distinv.testing.fuzzing.mutation import Mutator
 from distinv.testing.fuzzing.scene import CLUSTER, EPOCH_US, tight
 from distinv.testing.fuzzing.target import Target
-from distinv.wire.messages import OpenCommand, SessionCommand, encode_batch, session_id
+from distinv.wire.batch import OpenCommand, SessionCommand, encode_batch, session_id
 
 MADE_UP_ENTRIES = 400
 """Further than any log in a scene comes."""

@@ -355,7 +355,7 @@ class Insider(Siege):
     def _of_snapshots(self) -> dict[str, list[Any]]:
         """What its desk gives, what it fetches itself, and what it might be told to fetch."""
         engine, node, copy = self.victim.engine, self.victim.engine.node, self._copy
-        desk, fetch = engine._desk._snapshot, engine._fetch
+        desk, fetch = engine._upkeep.desk._snapshot, engine._upkeep.fetch
         begun, offset = fetch._head, fetch._offset
         given = None if desk is None else desk.head
         heads = [each for each in (copy.head, begun, given) if each is not None]

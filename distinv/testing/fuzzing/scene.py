@@ -256,7 +256,7 @@ class Server(Host):
 
     def turn(self) -> None:
         engine, net = self.engine, self.net
-        engine.node.clock_offset_us = EPOCH_US
+        engine.node.clocks.own_offset_us = EPOCH_US
         arrived, self.inbox = self.inbox, []
         for data, source in arrived:
             engine.receive(data, source, net.now)
@@ -313,7 +313,7 @@ class Server(Host):
             depot.look(head)
         except StorageError:
             depot.discard()
-            engine.not_installed()
+            engine.refused_snapshot(self.net.now)
             return
         if engine.wants(head):
             engine.machine.close()

@@ -25,7 +25,7 @@ from distinv.testing.fuzzing.corpus import captured, work
 from distinv.testing.fuzzing.decoders import voter_payloads
 from distinv.testing.fuzzing.scene import EPOCH_US, tight
 from distinv.testing.fuzzing.target import Decoding, Target
-from distinv.wire.messages import (
+from distinv.wire.batch import (
     CloseSession,
     LogCommand,
     OpenCommand,

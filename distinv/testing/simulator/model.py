@@ -13,13 +13,7 @@ from attrs import Factory, define, frozen
 
 from distinv.entry import Entry, EntryKind
 from distinv.inventory import commands as wire
-from distinv.wire.messages import (
-    CloseSession,
-    OpenCommand,
-    SessionCommand,
-    decode_batch,
-    session_id,
-)
+from distinv.wire.batch import CloseSession, OpenCommand, SessionCommand, decode_batch, session_id
 
 Levels: TypeAlias = dict[tuple[str, str], int]
 

@@ -54,9 +54,9 @@ def commit_before_sync() -> AbstractContextManager[None]:
 def truncate_matching() -> AbstractContextManager[None]:
     """An Append replaces everything behind its previous entry, also what is equal already."""
 
-    def adopt(node: Node, previous: int, entries: tuple[Entry, ...]) -> None:
-        if entries and node.log.last_index > previous:
-            node._truncate(previous)
+    def adopt(node: Node, entries: tuple[Entry, ...]) -> None:
+        if entries and node.log.last_index >= entries[0].index:
+            node._truncate(entries[0].index - 1)
         for entry in entries:
             node.append(entry)
 

@@ -291,7 +291,7 @@ class SimServer(Process):
         except StorageError as problem:
             self.world.note(self.name, f"drops a snapshot: {problem}")
             depot.discard()
-            engine.not_installed()
+            engine.refused_snapshot(self.now)
         else:
             if engine.wants(head):
                 self.world.history.on_installed(self.name, head.position)
@@ -376,7 +376,7 @@ class SimServer(Process):
             self.wake(self.clock.when(roll.deadline()) + 20)
 
     def _take_turn(self, engine: Engine, now: int) -> None:
-        engine.node.clock_offset_us = EPOCH_US + self.skew_us - self.clock.base_us
+        engine.node.clocks.own_offset_us = EPOCH_US + self.skew_us - self.clock.base_us
         arrived, self.inbox = self.inbox, []
         for data, source in arrived:
             engine.receive(data, source, now)
