@@ -112,7 +112,7 @@ class Candidate:
         self._stage = Stage.PREPARE
         self._denied = []
         self.ballot = self._would_prepare()
-        self._give_up_at = node.now + node.patience_us(node.timing.campaign_us)
+        self._give_up_at = node.now + node.campaigns.patience_us(node.timing.campaign_us)
         self._retry_at = node.now + node.timing.retry_us
         node.raise_promise(self.ballot)  # invariant 1: durable before Prepare leaves
         self._prepare_ticket = node.promise_ticket
@@ -209,8 +209,8 @@ class Candidate:
     def _synchronise(self, source: NodeId, target: Position) -> None:
         node = self._node
         missing = target.index - node.log.last_index
-        if missing > node.limits.forfeit_entries and not node.forfeited:
-            node.forfeited = True
+        if missing > node.limits.forfeit_entries and not node.campaigns.forfeited:
+            node.campaigns.forfeited = True
             node.send(source, NominateHint(node.elector.label))
             self._give_up(f"{node.name_of(source)} is {missing} entries ahead and should lead")
             return
@@ -229,7 +229,9 @@ class Candidate:
         self._pull()
 
     def _progress(self) -> None:
-        self._give_up_at = self._node.now + self._node.patience_us(self._node.timing.pull_stall_us)
+        self._give_up_at = self._node.now + self._node.campaigns.patience_us(
+            self._node.timing.pull_stall_us
+        )
 
     def _pull(self) -> None:
         node, target = self._node, self._target
@@ -298,11 +300,11 @@ class Candidate:
 
     def _give_up(self, why: str) -> None:
         node = self._node
-        node.failed_campaigns += 1
-        backoff = node.timing.campaign_backoff_us << min(node.failed_campaigns, 4)
+        node.campaigns.failed += 1
+        backoff = node.timing.campaign_backoff_us << min(node.campaigns.failed, 4)
         pause_us = node.random.randrange(backoff)
         if self._stage is not Stage.PRE_VOTE:
-            node.quiet_until = node.now + pause_us
+            node.campaigns.quiet_until = node.now + pause_us
         node.tell(f"election given up: {why}")
         node.become_follower(None, node.leader_ballot, pause_us)
 
@@ -316,7 +318,7 @@ class Candidate:
         return min(times)
 
     def excuse(self, late_us: int) -> None:
-        self._give_up_at = max(self._give_up_at, self._node.late_until)
+        self._give_up_at = max(self._give_up_at, self._node.campaigns.late_until)
 
     def on_time(self) -> None:
         node = self._node

@@ -53,7 +53,7 @@ class Follower:
     def _watchdog_from(self, start: int) -> int:
         """A random time without a leader, longer after each campaign that failed."""
         node = self._node
-        span = node.timing.watchdog_us << min(node.failed_campaigns, 2)
+        span = node.timing.watchdog_us << min(node.campaigns.failed, 2)
         return start + node.timing.watchdog_us + node.random.randrange(span)
 
     def _take_turn(self, grace_us: int) -> None:
@@ -65,14 +65,16 @@ class Follower:
         """
         node = self._node
         turn_at = self._watchdog_from(node.now + grace_us)
-        if node.turn_at is None:
-            node.passed_over = 0
+        if node.campaigns.turn_at is None:
+            node.campaigns.passed_over = 0
         else:
-            node.passed_over += 1
-            span = node.timing.suspect_floor_us >> min(node.passed_over, _TURNS_TOLD_APART)
+            node.campaigns.passed_over += 1
+            span = node.timing.suspect_floor_us >> min(
+                node.campaigns.passed_over, _TURNS_TOLD_APART
+            )
             soon = node.now + grace_us + span + node.random.randrange(span)
-            turn_at = min(turn_at, max(node.turn_at, soon))
-        node.turn_at = turn_at
+            turn_at = min(turn_at, max(node.campaigns.turn_at, soon))
+        node.campaigns.turn_at = turn_at
 
     def call_election(self) -> None:
         """There is no leader to wait for."""
@@ -133,7 +135,7 @@ class Follower:
             return
         node.adopt(entries)
         if log.last.ballot == message.ballot:
-            node.turn_at = None  # somebody could win
+            node.campaigns.turn_at = None  # somebody could win
         # A leader that tells two histories may have made the log shorter than it was verified.
         verified = min(self.verified, log.last_index)
         self.verified = max(verified, previous.index + len(entries))
@@ -232,7 +234,7 @@ class Follower:
 
     @property
     def _turn_at(self) -> int:
-        turn_at = self._node.turn_at
+        turn_at = self._node.campaigns.turn_at
         assert turn_at is not None, "waits for a leader without an end"
         return turn_at
 
@@ -242,8 +244,8 @@ class Follower:
     def excuse(self, late_us: int) -> None:
         """This process slept; so did its timers."""
         if self._node.leader is None:
-            self._suspect_at = max(self._suspect_at, self._node.late_until)
-            self._node.turn_at = max(self._turn_at, self._node.late_until)
+            self._suspect_at = max(self._suspect_at, self._node.campaigns.late_until)
+            self._node.campaigns.turn_at = max(self._turn_at, self._node.campaigns.late_until)
 
     def on_time(self) -> None:
         node = self._node
@@ -259,7 +261,7 @@ class Follower:
             self._suspect_at = node.now + span + node.random.randrange(span)
             node.elector.on_suspect(None, node.now)
         if node.now >= self._turn_at:
-            node.turn_at = self._watchdog_from(node.now)
+            node.campaigns.turn_at = self._watchdog_from(node.now)
             if node.may_campaign():
                 node.become_candidate("no leader for too long")
 

@@ -135,8 +135,8 @@ def _on_time(node: Node, event: TimeReached) -> None:
         # This process slept: whoever seems silent may have spoken to nobody.
         node.detector.excuse(late_us, node.now)
         node.durability.excuse(late_us, node.now)
-        if node.now - node.late_until > node.timing.suspect_ceiling_us:
-            node.late_until = node.now + node.timing.heartbeat_us
+        if node.now - node.campaigns.late_until > node.timing.suspect_ceiling_us:
+            node.campaigns.late_until = node.now + node.timing.heartbeat_us
         node.role.excuse(late_us)
     if node.birth is not None:
         belonging.do_birth(node, node.birth.on_deadline(node.now))
@@ -211,7 +211,7 @@ def _on_election(node: Node, source: NodeId, message: ElectionMessage) -> None:
 
 def _on_hint(node: Node, source: NodeId, message: NominateHint) -> None:
     if source == node.promised.node:
-        node.quiet_until = node.now  # it leaves its own campaign to this server
+        node.campaigns.quiet_until = node.now  # it leaves its own campaign to this server
     if node.is_voter(source) and node.may_campaign():
         node.become_candidate(f"{node.name_of(source)} nominates this server")
 

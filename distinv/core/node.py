@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from distinv.config import Limits, Timing
 from distinv.core.birth import Birth
+from distinv.core.campaigns import Campaigns
 from distinv.core.candidate import Candidate
 from distinv.core.clocks import Clocks
 from distinv.core.durability import Durability
@@ -65,9 +66,6 @@ from distinv.wire.messages import (
 )
 
 Role: TypeAlias = Follower | Candidate | Leader
-
-_CAMPAIGN_DOUBLINGS_MAX = 3
-"""A campaign is two exchanges and two writes, each of which may take a second (`disk_stall_us`)."""
 
 
 class Node:
@@ -122,14 +120,7 @@ class Node:
         committed by the birth contract before any log holds it."""
         self.applied = applied
         self.commit_told = 0
-        if applied < self.log.base.index:
-            raise InvariantBroken(
-                f"the store is at {applied}, the journal begins after {self.log.base.index}"
-            )
-        if applied > self.log.last_index:
-            raise InvariantBroken(
-                f"the store is at {applied}, the journal ends at {self.log.last_index}"
-            )
+        self._check_applied()
 
         self.health = LocalHealth(timing)
         self.detector = FailureDetector(timing, self.health)
@@ -141,20 +132,7 @@ class Node:
         self.elector = Elector(election_label, election, self_id, timing)
         self.questions = ReadQuestions()
         self.role: Role
-        self.failed_campaigns = 0
-        """Own and others' campaigns since a leader was last heard."""
-        self.quiet_until = now
-        """Another campaign has its time, or the own one failed: none is begun before."""
-        self.turn_at: int | None = None
-        """When to campaign if nobody leads until then; None once somebody has led, or this node
-        has campaigned."""
-        self.passed_over = 0
-        """Others' campaigns that it has waited for since then."""
-        self.forfeited = False
-        """A campaign was left to a fresher server since a leader was last heard."""
-        self.late_until = -timing.suspect_ceiling_us
-        """Having slept, this node listens before it campaigns; but not again and again, or slow
-        machines would never have a leader."""
+        self.campaigns = Campaigns(now, -timing.suspect_ceiling_us)
         self._deadline: int | None = None
         self._deadline_known = False
         """Nothing was stepped since it was looked for."""
@@ -173,24 +151,30 @@ class Node:
             # A snapshot took the place of the store, and the crash came before what that implies
             # was written as well.
             self.raise_promise(self.log.last.ballot)
-        if not self.log.last_index:
+        if self.log.last_index:
+            self.elector.on_members(self.voters(), now)
+        else:
             self.birth = Birth(
-                self_id,
-                server_name,
-                cluster_name,
-                expect,
-                recovered.birth,
+                *(self_id, server_name, cluster_name, expect, recovered.birth),
                 timing=timing,
                 limits=limits,
                 random=random,
                 now=now,
                 joins=joins,
             )
-        else:
-            self.elector.on_members(self.voters(), now)
         self.voters_heard: dict[NodeId, int] = {}
         """When each voter last said anything at all."""
         self.role = Follower(self)
+
+    def _check_applied(self) -> None:
+        """Raises InvariantBroken."""
+        base, end = self.log.base.index, self.log.last_index
+        if self.applied < base:
+            raise InvariantBroken(
+                f"the store is at {self.applied}, the journal begins after {base}"
+            )
+        if self.applied > end:
+            raise InvariantBroken(f"the store is at {self.applied}, the journal ends at {end}")
 
     # --- the two calls of a driver ------------------------------------------------------------
 
@@ -405,9 +389,7 @@ class Node:
         self.detector.reset()
         if leader is not None:
             self.leader_ballot = ballot
-            self.failed_campaigns = 0
-            self.forfeited = False
-            self.quiet_until = self.now  # whoever had that time leads
+            self.campaigns.on_leader(self.now)
             self.detector.heard(self.now)
         self.role = Follower(self, grace_us)
         if changed or isinstance(old, Leader):
@@ -426,7 +408,7 @@ class Node:
         if self.leader is not None:
             self.leader = None
             self.emit(LeaderChanged(None, self.promised, False))
-        self.turn_at = None
+        self.campaigns.turn_at = None
         self.tell(f"starting an election: {why}")
         self.clocks.begin()
         candidate = Candidate(self, ordered_by, above)
@@ -439,7 +421,7 @@ class Node:
             raise InvariantBroken(f"cannot lead in {ballot}, promised {self.promised}")
         self.leader = self.self_id
         self.leader_ballot = ballot
-        self.failed_campaigns = 0
+        self.campaigns.failed = 0
         self.tell(f"leading in term {ballot.term} from entry {self.log.last_index + 1} on")
         leader = Leader(self, ballot)
         self.role = leader
@@ -465,13 +447,8 @@ class Node:
             and isinstance(self.role, Follower)
             and self.is_voter(self.self_id)
             and not self.hears_leader()
-            and self.now >= max(self.late_until, self.quiet_until)
+            and self.now >= max(self.campaigns.late_until, self.campaigns.quiet_until)
         )
-
-    def patience_us(self, time_us: int) -> int:
-        """`time_us`, doubled with every campaign that failed: however slow the disks and the
-        network are, some campaign has time enough."""
-        return time_us << min(self.failed_campaigns, _CAMPAIGN_DOUBLINGS_MAX)
 
     def _heed_elector(self) -> None:
         self.elector.was_called = False

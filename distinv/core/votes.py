@@ -74,9 +74,9 @@ def on_prepare(node: Node, source: NodeId, message: Prepare) -> None:
         node.send(source, PrepareRefused(ballot, node.promised, heard))
         return
     node.raise_promise(ballot)
-    grace_us = node.patience_us(node.timing.campaign_us)
-    node.failed_campaigns += 1
-    node.quiet_until = node.now + grace_us
+    grace_us = node.campaigns.patience_us(node.timing.campaign_us)
+    node.campaigns.failed += 1
+    node.campaigns.quiet_until = node.now + grace_us
     node.become_follower(None, ballot, grace_us)
     node.last_promise = Promise(
         ballot, node.log.last, node.commit, node.clock_us, node.membership.describe(node.commit)

@@ -196,14 +196,14 @@ def after_four_campaigns(scene: Scene) -> Server:
     scene.isolate(3)
     for term in (1, 2, 3, 4):
         scene[3].turn(events.Received(A, Prepare(Ballot(term, A), NO_BALLOT, 1)))
-    assert scene.now + 2 * scene.timing.watchdog_us < scene[3].node.quiet_until
+    assert scene.now + 2 * scene.timing.watchdog_us < scene[3].node.campaigns.quiet_until
     return scene[3]
 
 
 def test_the_watchdog_leaves_another_campaign_its_time() -> None:
     scene = Scene()
     server = after_four_campaigns(scene)
-    quiet_until = server.node.quiet_until
+    quiet_until = server.node.campaigns.quiet_until
     far = Ballot(5 + TERM_JUMP_MAX, B)
     server.turn(events.Received(B, Heartbeat(far, 1, 1, 0)))  # starts the watchdog again
     scene.run((quiet_until - scene.now) // MS)
@@ -215,7 +215,7 @@ def test_who_followed_a_leader_waits_for_no_campaign_of_before() -> None:
     """It once waited for the rest of the time, up to 3.2 s, that the leader's campaign had."""
     scene = Scene()
     server = after_four_campaigns(scene)
-    quiet_until = server.node.quiet_until
+    quiet_until = server.node.campaigns.quiet_until
     server.turn(events.Received(A, Heartbeat(Ballot(4, A), 1, 1, 0)))
     assert scene.run(3_000, lambda: server.campaigns)
     assert scene.now < quiet_until

@@ -47,8 +47,8 @@ def test_who_cannot_get_what_it_lacks_campaigns_once_before_who_has_it(seed: int
 def test_once_somebody_leads_the_turns_begin_anew() -> None:
     scene = Scene(3)
     leader = scene.settle()
-    assert all(server.node.turn_at is None for server in scene.servers.values())
+    assert all(server.node.campaigns.turn_at is None for server in scene.servers.values())
     leader.crash()
     assert scene.run(5_000, lambda: scene.leader is not None)
     followers = [s for s in scene.servers.values() if s.alive and not s.leads]
-    assert [server.node.turn_at for server in followers] == [None]
+    assert [server.node.campaigns.turn_at for server in followers] == [None]

@@ -51,6 +51,7 @@ async def test_a_cluster_grows_and_shrinks(tmp_path: Path) -> None:
         for voters in (3, 5, 5):
             for _ in range(2):
                 servers.append(await stack.enter_async_context(shop.server(len(servers))))
+            await eventually(lambda: len(leader_of(servers).status().servers) == len(servers))
             await eventually(lambda: voters_of(leader_of(servers)) == voters)  # noqa: B023
             await inventory.receive({"a": 1})
         assert len(servers) == 7
