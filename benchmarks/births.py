@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from itertools import permutations
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -63,19 +65,23 @@ async def one_birth(options: argparse.Namespace, run: int) -> Birth:
     order, starts = starts_of(run)
     began = perf_counter()
     ended, problem = began, ""
-    try:
-        async with ServerProcesses(
+    with TemporaryDirectory(prefix="birth-") as directory:
+        servers = ServerProcesses(
             SERVERS,
             cluster=f"birth-{run}",
+            directory=Path(directory),
             election=options.election,
             backend=options.backend,
-            log_level="warning",
             starts_s=starts,
-        ) as servers:
-            problem = await judge(servers)
-            ended = perf_counter()
-    except DistinvError as error:
-        problem = f"{type(error).__name__}: {error}"
+        )
+        try:
+            async with servers:
+                problem = await judge(servers)
+                ended = perf_counter()
+        except DistinvError as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            problem += "".join(f"\n{each.name}:\n{each.log}" for each in servers.servers)
     return Birth(order, starts, ended - began - max(starts), problem)
 
 

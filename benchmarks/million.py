@@ -77,12 +77,15 @@ class Copying:
     directory: Path
     began: float = 0.0
     ended: float = 0.0
+    received: float = 0.0
+    """When the newcomer's copy grew for the last time."""
     installed: float = 0.0
     """When the newcomer said that it goes on from it."""
 
     newcomer: ServerProcess | None = None
 
     async def watch(self) -> None:
+        size = 0
         while not self.installed:
             there = any(self.directory.glob("snapshot-*"))
             if there and not self.began:
@@ -90,9 +93,21 @@ class Copying:
             elif self.began and not self.ended and not there:
                 self.ended = perf_counter()
             newcomer = self.newcomer
-            if self.ended and newcomer is not None and BY_SNAPSHOT in newcomer.log:
-                self.installed = perf_counter()
+            if self.ended and newcomer is not None:
+                now_there = size_of(newcomer.data_dir / "incoming.sqlite3")
+                if now_there > size:
+                    size, self.received = now_there, perf_counter()
+                if BY_SNAPSHOT in newcomer.log:
+                    self.installed = perf_counter()
             await anyio.sleep(LOOK_S)
+
+
+def size_of(path: Path) -> int:
+    """0 when it is not there, or not any more."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def sku_of(number: int) -> str:
@@ -189,7 +204,10 @@ async def join(
         "voter_s": round(voted - began, 2),
         "writes": {
             "before": load.over(quiet, began),
+            "as the server starts": load.over(began, copying.began),
             "as a snapshot is made": load.over(copying.began, copying.ended),
+            "as it is sent": load.over(copying.ended, copying.received),
+            "as it is looked at": load.over(copying.received, copying.installed),
             "until it is installed": load.over(began, copying.installed),
             "until it votes": load.over(began, voted),
         },
