@@ -116,6 +116,9 @@ class Witness:
         sets: list[VoterSet] = [] if base is None else [base.voters]
         for at in range(1, log.last_index + 1):
             entry = log.body(at)
+            assert entry is not None or (base is not None and at <= base.position.index), (
+                f"entry {at} is not in memory: who votes cannot be told"
+            )
             if entry is not None and entry.kind == EntryKind.VOTERS:
                 sets = [*(sets if at > before else ()), decode_voters(entry.payload)]
         for voters in sets:

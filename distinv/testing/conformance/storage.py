@@ -419,9 +419,7 @@ class StorageSuite(Suite):
                 f"{brief_of(expected)}"
             )
 
-    @pytest.mark.skipif(
-        not hasattr(os, "fork"), reason="the writer that is killed is a forked process"
-    )
+    @_needs_fork
     @pytest.mark.parametrize("acknowledged", [1, 3, 20, 60])
     def test_a_killed_process_loses_nothing_that_was_acknowledged(
         self, tmp_path: Path, acknowledged: int
@@ -447,9 +445,7 @@ class StorageSuite(Suite):
         again = len(self._look(tmp_path).entries)
         assert again == count + 1, f"{count} entries and one more are {again}"
 
-    @pytest.mark.skipif(
-        not hasattr(os, "fork"), reason="the writer that is killed is a forked process"
-    )
+    @_needs_fork
     @pytest.mark.parametrize("acknowledged", [12, 60])
     def test_a_killed_process_that_forgets_loses_nothing_else(
         self, tmp_path: Path, acknowledged: int
