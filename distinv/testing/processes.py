@@ -23,7 +23,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from distinv.discovery.beacon import LOOPBACK_BROADCAST
 from distinv.entry import NodeId
 from distinv.errors import Unavailable
 from distinv.runtime.settings import KEY_VARIABLE
+from distinv.testing.ports import ReservedPorts
 from distinv.testing.server_process import (
     PATIENCE_S,
     Place,
@@ -62,13 +62,10 @@ __all__ = [
     "ServerProcess",
     "ServerProcesses",
     "ServerStatus",
-    "free_port",
 ]
 
 _ASK_S = 1.0
 """How long one round of questions to all servers may take; then they are asked again."""
-_PORTS = range(12_000, 32_000)
-"""Below what systems give to clients (from 32,768 or 49,152 on)."""
 
 
 @frozen
@@ -135,7 +132,8 @@ class ServerProcesses:
         self._places = places
         self._program = program
         self._starts_s = starts_s or (0.0,) * count
-        self.beacon_port = free_port()
+        self._ports = ReservedPorts()
+        self.beacon_port = self._ports.take()
         self._count = count
         self._arguments = (
             *("--cluster", self.cluster),
@@ -196,6 +194,7 @@ class ServerProcesses:
     def _end(self) -> None:
         for server in self.servers:
             server.end()
+        self._ports.release()
         if self._directory is not None and not self._keep:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -275,10 +274,23 @@ class ServerProcesses:
             server.faults.heal()
 
     async def wait_ready(self, timeout: float = PATIENCE_S) -> None:
-        """Wait until every server launched knows a leader. Raises ServerFailed."""
-        for server in self.servers:
-            if server.launched:
-                await server.wait_ready(timeout)
+        """Wait until every server launched knows a leader.
+
+        Raises ServerFailed: at once when one of them ends, and with all that are not ready when
+        the time is over.
+        """
+        launched = [server for server in self.servers if server.launched]
+
+        def unready() -> list[ServerProcess]:
+            for server in launched:
+                server.check()
+            return [server for server in launched if not server.is_ready]
+
+        await wait_until(
+            lambda: not unready(),
+            timeout,
+            lambda: "not ready: " + ", ".join(server.describe() for server in unready()),
+        )
 
     async def leader(self, timeout: float = PATIENCE_S) -> ServerProcess:
         """The running server that leads now. Raises ServerFailed when there is none in time."""
@@ -372,29 +384,12 @@ class ServerProcesses:
         )
 
     def _loopback(self) -> Place:
-        """A port of this machine, found when it is needed."""
-        return Place(bind=f"127.0.0.1:{free_port()}")
+        """A port of this machine, reserved when it is needed."""
+        return Place(bind=f"127.0.0.1:{self._ports.take()}")
 
     def _faults(self, number: int) -> list[str]:
         faults = ["--loss", str(self._loss)] if self._loss else []
         return faults if self._seed is None else [*faults, "--seed", str(self._seed + number)]
-
-
-def free_port() -> int:
-    """A UDP port of this machine that nobody has.
-
-    Not one that the system gives to whoever asks for any: a server that is restarted must find
-    its port free.
-    """
-    for _ in range(1_000):
-        port = secrets.choice(_PORTS)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise ServerFailed("no UDP port is free on this machine")
 
 
 def _environment() -> dict[str, str]:

@@ -129,7 +129,11 @@ class ServerProcess:
             self.check()
             return self.is_ready
 
-        await wait_until(ready, timeout, f"{self.name} is not ready")
+        await wait_until(ready, timeout, lambda: f"not ready: {self.describe()}")
+
+    def describe(self) -> str:
+        """Its name, and the last that it said."""
+        return f"{self.name} ({self._last_line()})"
 
     @property
     def exit_status(self) -> int | None:
@@ -203,8 +207,10 @@ class ServerProcess:
         return lines[-1] if lines else "it said nothing"
 
 
-async def wait_until(condition: Callable[[], Any], timeout: float, complaint: str) -> None:
-    """Look again and again; `condition` may be asynchronous."""
+async def wait_until(
+    condition: Callable[[], Any], timeout: float, complaint: str | Callable[[], str]
+) -> None:
+    """Look again and again; `condition` may be asynchronous. Raises ServerFailed."""
     with anyio.move_on_after(timeout):
         while True:
             holds = condition()
@@ -213,4 +219,5 @@ async def wait_until(condition: Callable[[], Any], timeout: float, complaint: st
             if holds:
                 return
             await anyio.sleep(_POLL_S)
-    raise ServerFailed(f"{complaint} after {timeout:g} s")
+    told = complaint if isinstance(complaint, str) else complaint()
+    raise ServerFailed(f"{told} after {timeout:g} s")

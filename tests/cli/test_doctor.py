@@ -12,7 +12,8 @@ from command_line import CommandLine
 from distinv.cli.diagnosis import Finding, diagnose
 from distinv.cli.hearing import Heard, HeardServer
 from distinv.entry import Ballot, NodeId
-from distinv.testing.processes import ServerProcesses, free_port
+from distinv.testing.ports import free_port
+from distinv.testing.processes import ServerProcesses
 from distinv.wire.events import Notice
 from distinv.wire.messages import ServerInfo, StatusReply
 

@@ -14,7 +14,7 @@ from distinv.cli.hearing import Hearing, refused_of
 from distinv.config import Config, lan
 from distinv.discovery.beacon import LOOPBACK_BROADCAST
 from distinv.entry import NO_BALLOT, NodeId
-from distinv.testing.processes import free_port
+from distinv.testing.ports import free_port
 from distinv.wire.codec import encode
 from distinv.wire.endpoint import Endpoint
 from distinv.wire.messages import Beacon, Seek

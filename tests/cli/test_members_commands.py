@@ -11,7 +11,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from attrs import frozen
 from command_line import CommandLine, Ran
 
-from distinv.testing.processes import ServerProcesses, free_port
+from distinv.testing.ports import free_port
+from distinv.testing.processes import ServerProcesses
 
 DEADLINE_S = 60.0
 

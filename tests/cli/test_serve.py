@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from distinv.testing.processes import free_port
+from distinv.testing.ports import free_port
 
 DEADLINE_S = 30
 LOG_LINE = re.compile(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from distinv import NoServer, new_key
-from distinv.testing.processes import ServerFailed, ServerProcesses, free_port
+from distinv.testing.ports import ReservedPorts
+from distinv.testing.processes import Place, ServerFailed, ServerProcesses
 
 pytestmark = pytest.mark.anyio
 
@@ -91,5 +92,25 @@ async def test_a_server_that_died_by_itself_is_no_quiet_loss() -> None:
             await servers.statuses()
 
 
-def test_free_ports_are_not_those_of_clients() -> None:
-    assert all(12_000 <= free_port() < 32_000 for _ in range(10))
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_whoever_ends_at_the_start_is_told_though_another_is_awaited() -> None:
+    """Two servers with one port: the second could not start, and "server-1 is not ready after
+    30 s" was all that was said."""
+    ports = ReservedPorts()
+    binds = [f"127.0.0.1:{port}" for port in (ports.take(), ports.take())]
+    places = [Place(bind=bind) for bind in (binds[0], binds[1], binds[1])]
+    servers = ServerProcesses(3, places=places)
+    with pytest.raises(ServerFailed, match=r"server-[23] ended with status 2: .* is in use"):
+        await servers.__aenter__()
+    ports.release()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_is_not_ready_is_told_with_the_last_that_it_said() -> None:
+    async with ServerProcesses(1) as servers:
+        (server,) = servers.servers
+        await server.kill()
+        server.launch()
+        with pytest.raises(ServerFailed, match=r"^not ready: server-1 \(.+\) after 0 s$"):
+            await servers.wait_ready(0)
+        await servers.wait_ready()
