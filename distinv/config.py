@@ -79,6 +79,8 @@ class Timing:
     snapshot_rest_us: int = 10 * SECOND
     """Between two copies of the store for others: each one reads and writes all of it. And before
     a server asks again whose last snapshot was no good: it may be of a later format."""
+    snapshot_rest_ceiling_us: int = 300 * SECOND
+    """That rest doubles with each one that was no good: every try reads and sends a whole store."""
     read_round_us: int = 10 * MILLISECOND
     """An unanswered leadership confirmation is sent again after this."""
     tick_us: int = 20 * MILLISECOND

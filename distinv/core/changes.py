@@ -158,11 +158,12 @@ class Changes:
         self._transfers.clear()
 
     def abandon(self) -> None:
-        """This leadership ends: the next leader has to be asked, but for a hand-over that was
-        ordered."""
-        ordered = self._leader.hand_over.ordered
+        """This leadership ends: the next leader has to be asked, but for a hand-over whose heir has
+        this server's promise."""
+        hand_over, promised = self._leader.hand_over, self._node.promised
+        done = hand_over.ordered and promised.node == hand_over.target
         for ticket in self._transfers:
-            self._node.emit(OrderAnswered(ticket, ordered, "" if ordered else "no_leader"))
+            self._node.emit(OrderAnswered(ticket, done, "" if done else "no_leader"))
         self._transfers.clear()
         for order in self._orders:
             self._node.emit(OrderAnswered(order.ticket, False, "no_leader"))
@@ -210,7 +211,8 @@ class Changes:
                 return
             # Those who do not vote yet have to, before there can be a successor. Where there is
             # one seat only, it is the other's as soon as that is committed.
-            beside = self._best([evolve(each, leaving=False) for each in members])
+            own, *others = members
+            beside = self._best([evolve(own, leaving=False), *others])
             best = beside if beside != self._voting() else best
         fewer = len(best) < len(self._voting())
         if best != self._voting() and not (fewer and not self._settled) and self._hears(best):

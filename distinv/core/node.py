@@ -351,8 +351,9 @@ class Node:
 
     def abstain(self, voters_index: int) -> None:
         """It was removed by order, and no voter set up to this index gives it a vote."""
+        if not self.abstains:
+            self.tell("was removed by order: goes on as a replica, and takes no vote by itself")
         self._abstains_from = voters_index
-        self.tell("was removed by order: goes on as a replica, and takes no vote by itself")
         self._heed_promotion()
 
     def _heed_promotion(self) -> None:

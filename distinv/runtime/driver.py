@@ -107,7 +107,7 @@ class Driver:
         self._installing = False
         """A snapshot that was received is being looked at."""
         self._errands = 0
-        """How many run: while they do, the store's file must stay what it is."""
+        """How many run, or are about to: while they do, the store's file must stay what it is."""
         self._unflushed = 0
         """Entries applied in the store's present transaction, and the time that took."""
         self._unflushed_us = 0
@@ -269,7 +269,6 @@ class Driver:
             del self._probing[peer]
 
     async def _run_errand(self, errand: Errand) -> None:
-        self._errands += 1
         try:
             result = await self._aside(errand.run, abandon=True)
         except StorageError as error:
@@ -293,8 +292,7 @@ class Driver:
             await self._aside(lambda: depot.look(head))
         except StorageError as error:
             depot.discard()
-            engine.refused_snapshot(monotonic_us())
-            rest_s = self._timing.snapshot_rest_us // _SECOND_US
+            rest_s = engine.refused_snapshot(monotonic_us()) // _SECOND_US
             self._audience.say(
                 f"cannot use the snapshot that was received: {error} Asks again in {rest_s} s",
                 "warning",
@@ -322,7 +320,6 @@ class Driver:
             "warning",
         )
         with anyio.CancelScope(shield=True):
-            await anyio.lowlevel.checkpoint()  # errands of the last turn begin
             while self._errands:
                 await anyio.sleep(self._timing.tick_us / _SECOND_US)
             await self._aside(self._storage.close)
@@ -460,6 +457,7 @@ class Driver:
         if turn.snapshot is not None and not self._installing:
             self._installing = True
             group.start_soon(self._install, turn.snapshot)
+        self._errands += len(turn.errands)  # not by their tasks, which begin some time
         for errand in turn.errands:
             group.start_soon(self._run_errand, errand)
         self._tell(turn)

@@ -316,15 +316,15 @@ class Engine:
         )
         self._step(events.Installed(base, machine.touched), now)
         self.front.on_installed(machine)
-        self._upkeep.fetch.stop()
+        self._upkeep.fetch.installed()
 
     def not_installed(self) -> None:
         """The snapshot that was received is not used: it came too late."""
         self._upkeep.fetch.stop()
 
-    def refused_snapshot(self, now: int) -> None:
-        """The snapshot that was received is no good."""
-        self._upkeep.fetch.refuse(now)
+    def refused_snapshot(self, now: int) -> int:
+        """The snapshot that was received is no good. Returns how long it asks for no other."""
+        return self._upkeep.fetch.refuse(now)
 
     # --- apply --------------------------------------------------------------------------------
 
@@ -405,7 +405,7 @@ class Engine:
         elif kind is messages.QueryFailed:
             self.leaving.on_refused(message.reason, message.detail)
         elif kind is SnapshotPart:
-            self._upkeep.fetch.on_part(incoming.peer, message, now)
+            self._upkeep.on_part(incoming.peer, message, now)
         elif self.node.birth is None or self._takes_part(incoming, kind):
             self._step(events.Received(incoming.peer, message), now)
 

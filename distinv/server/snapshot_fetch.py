@@ -44,6 +44,7 @@ class Fetch:
         self._ask_at = 0
         self._asked = False
         self._give_up_at = 0
+        self._rest_us = timing.snapshot_rest_us
         self._rest_until = 0
         self.complete: SnapshotHead | None = None
         """All of it is there, to be looked at and installed."""
@@ -67,14 +68,22 @@ class Fetch:
         self._ask_at, self._asked = max(now, self._rest_until), False
         self._give_up_at = self._ask_at + self._timing.link_idle_us
 
-    def refuse(self, now: int) -> None:
+    def refuse(self, now: int) -> int:
         """What was received is no good here. The next one may be no better, of a later format for
-        instance: it has time."""
+        instance: it has time. Returns how long the rest is."""
         self.stop()
-        self._rest_until = now + self._timing.snapshot_rest_us
+        rest_us, self._rest_us = self._rest_us, self._rest_us * 2
+        self._rest_us = min(self._rest_us, self._timing.snapshot_rest_ceiling_us)
+        self._rest_until = now + rest_us
+        return rest_us
+
+    def installed(self) -> None:
+        """It is this server's store now."""
+        self.stop()
+        self._rest_us = self._timing.snapshot_rest_us
 
     def stop(self) -> None:
-        """It is not needed any more, or was installed. What was received may still be resumed."""
+        """It is not needed any more. What was received may still be resumed."""
         self._source = self._head = self.complete = None
         self._offset = 0
 
@@ -93,22 +102,30 @@ class Fetch:
         digest = b"" if self._head is None else self._head.digest
         return self._source, SnapshotPull(digest, self._offset, self._wanted_from)
 
-    def on_part(self, source: NodeId, part: SnapshotPart, now: int) -> None:
-        """A piece, or the word that the snapshot is still being made. Raises StorageError."""
+    def on_part(self, source: NodeId, part: SnapshotPart, now: int) -> str:
+        """A piece, or the word that the snapshot is still being made.
+
+        Returns what is wrong with the snapshot, if that ends it. Raises StorageError.
+        """
         if source != self._source or not self._asked or self.complete is not None:
-            return
+            return ""
         self._asked = False  # one answer each: a flood of them neither writes nor puts off
         head = part.head
         if head is None:
             self._ask_at = now + self._timing.retry_us
             self._give_up_at = now + self._timing.link_idle_us
-            return
+            return ""
         if head.position.index <= self._wanted_from:
             self._ask_at = now + self._timing.retry_us
-            return
+            return ""
         if not 0 < head.size_bytes <= self._limits.snapshot_bytes_max:
-            self.stop()
-            return
+            self.refuse(now)
+            most = self._limits.snapshot_bytes_max
+            return f"has a snapshot of {head.size_bytes} bytes, at most {most} fit"
+        self._take(head, part, now)
+        return ""
+
+    def _take(self, head: SnapshotHead, part: SnapshotPart, now: int) -> None:
         if self._head != head:
             self._pieces.begin(head)
             self._head, self._offset = head, 0

@@ -78,6 +78,12 @@ class Upkeep:
             self._node.tell(f"asks {self._node.name_of(source)} for a snapshot")
         self.fetch.want(source, self._node.commit, now)
 
+    def on_part(self, source: NodeId, part: SnapshotPart, now: int) -> None:
+        """A piece of it."""
+        problem = self.fetch.on_part(source, part, now)
+        if problem:
+            self._node.tell(f"{self._node.name_of(source)} {problem}", "error")
+
     @property
     def received(self) -> SnapshotHead | None:
         """A snapshot of which every byte is there."""

@@ -468,6 +468,18 @@ def test_of_two_servers_the_one_that_votes_may_leave() -> None:
     assert scene.run(2_000, lambda: scene.numbers() == [1, 2]), "and it may be switched off"
 
 
+def test_a_sole_voter_that_leaves_gives_no_vote_back_to_who_was_removed() -> None:
+    """To give somebody a vote beside it, everybody's removal was forgotten, not only its own."""
+    scene = grown(1, 2)
+    scene.run(2_000)
+    scene[1].order(7, 2, votes=False)
+    assert scene.run(2_000, lambda: 7 in scene[1].answers)
+    scene[1].order(8, 1, votes=False)
+    assert scene.run(5_000, lambda: scene[3].serves)
+    assert has_voters(scene, 3)
+    assert scene[2].node.abstains
+
+
 def test_a_vote_that_makes_an_even_number_is_refused_at_once() -> None:
     scene = grown(1, 1)
     scene[1].order(7, 2, votes=True)

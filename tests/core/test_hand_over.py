@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scene import MS, Scene
 
-from distinv.config import Limits
+from distinv.config import Limits, Timing
 from distinv.core import events
 from distinv.core.events import OrderAnswered
 from distinv.entry import Ballot, NodeId
@@ -81,6 +81,19 @@ def test_a_leader_that_is_cut_off_before_it_orders_has_handed_nothing_over() -> 
         OrderAnswered(7, False, "no_leader"),
     )
     assert not scene[3].serves
+
+
+def test_an_order_that_did_not_reach_the_heir_has_handed_nothing_over() -> None:
+    """It was said to be done as soon as the order was sent, whatever then ended the office."""
+    scene = Scene(timing=Timing(transfer_us=5_000 * MS))
+    leader = scene.elect(1)
+    scene.settle()
+    lost = scene.hold(lambda message: isinstance(message, TransferOrder))
+    leader.transfer(7, 3)
+    assert lost
+    scene.isolate(1)
+    assert scene.run(5_000, lambda: 7 in leader.answers)
+    assert leader.answers[7] == OrderAnswered(7, False, "no_leader")
 
 
 def test_a_sole_voter_has_nobody_to_hand_over_to() -> None:

@@ -15,6 +15,7 @@ from cluster_kit import DEADLINE_S
 from distinv import Config
 from distinv.config import Limits
 from distinv.core.events import Tell, Write
+from distinv.entry import NO_BALLOT, ORIGIN, SnapshotHead, VoterSet
 from distinv.errors import StorageError
 from distinv.plugins.observer import ObserverContext
 from distinv.runtime.driver import Driver, monotonic_us
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.anyio
 PEER = ("127.0.0.1", 4747)
 FAR_US = 3_600_000_000
 GONE = Dissolved(77, 88)
+HEAD = SnapshotHead(ORIGIN, 0, 0, NO_BALLOT, VoterSet("shop", 77, ()), 1, bytes(16))
 
 
 @define
@@ -59,6 +61,7 @@ class StubNode:
 class StubMachine:
     seq: int = 0
     flushes: int = 0
+    abandon: Callable[[], None] = lambda: None
 
     def flush(self) -> None:
         self.flushes += 1
@@ -75,6 +78,7 @@ class StubEngine:
         self.notes: list[Any] = []
         self.gone: Dissolved | None = None
         self.due = monotonic_us() + FAR_US
+        self.exchanging = False
         self.to_apply = 0
         self.next_turn: dict[str, Any] = {}
         self._out: list[tuple[Address, bytes]] = []
@@ -85,6 +89,13 @@ class StubEngine:
 
     def dissolved(self, now: int) -> Dissolved | None:
         return self.gone
+
+    def wants(self, head: SnapshotHead) -> bool:
+        return True
+
+    def installed(self, machine: StubMachine, head: SnapshotHead, now: int) -> None:
+        self.machine = machine
+        self.notes.append(("installed",))
 
     def status(self) -> str:
         return f"as of {len(self.notes)} notes"
@@ -171,7 +182,7 @@ class StubStorage:
 class Bench:
     """A driver running in a task group; `until` waits for what the engine noted."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, in_memory: bool = False) -> None:
         self.engine = StubEngine()
         self.transport = StubTransport()
         self.storage = StubStorage()
@@ -185,6 +196,7 @@ class Bench:
             config=config or quick(),
             depot=MemoryDepot(Limits()),
             renew=self.renew,  # type: ignore[arg-type]
+            in_memory=in_memory,
         )
         self.renewed: list[Dissolved] = []
         self.may_renew = anyio.Event()
@@ -338,6 +350,31 @@ async def test_an_errand_runs_beside_the_loop() -> None:
         bench.driver.wake()
         await bench.until("finished")
         assert results == [42]
+
+
+async def test_no_store_is_exchanged_under_an_errand_that_has_yet_to_begin() -> None:
+    """Of an errand's task that had not taken its first step nobody knew: a checkpoint met a closed
+    store, and the server stopped."""
+    done: list[str] = []
+
+    class Depot:
+        def look(self, head: SnapshotHead) -> None: ...
+
+        def install(self, head: SnapshotHead) -> StubMachine:
+            return StubMachine()
+
+    async with Bench(in_memory=True) as bench:
+        engine = bench.engine
+        engine.machine.abandon = lambda: done.append("closed")
+        bench.driver._depot = Depot()  # type: ignore[assignment]
+        await bench.until("turn")
+        checkpoint = Errand(
+            lambda: done.append("checkpoint"), lambda result, now: None, lambda: None, fatal=True
+        )
+        engine.next_turn = {"snapshot": HEAD, "errands": [checkpoint]}
+        bench.driver.wake()
+        await bench.until("installed")
+    assert done == ["checkpoint", "closed"]
 
 
 async def test_a_dissolved_engine_is_replaced_by_a_blank_one() -> None:

@@ -265,10 +265,14 @@ def test_it_is_fetched_and_complete(fetch: Fetch, shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("size", [0, LIMITS.snapshot_bytes_max + 1, 2**63 - 1])
 def test_a_head_that_lies_about_its_size_ends_it(fetch: Fetch, shelf: Shelf, size: int) -> None:
+    """It was asked for again at once, over and over, and nobody was told why."""
     ask(fetch, 0)
-    fetch.on_part(ANNE, SnapshotPart(head(10, size), 0, b"x" * 100), 0)
+    problem = fetch.on_part(ANNE, SnapshotPart(head(10, size), 0, b"x" * 100), 0)
+    assert problem == f"has a snapshot of {size} bytes, at most {LIMITS.snapshot_bytes_max} fit"
     assert not fetch.under_way
     assert shelf.begun == []
+    fetch.want(BERT, 5, 0)
+    assert fetch.deadline() == TIMING.snapshot_rest_us
 
 
 def test_more_than_the_head_says_is_not_kept(fetch: Fetch, shelf: Shelf) -> None:
@@ -329,6 +333,25 @@ def test_after_one_that_was_refused_the_next_is_asked_for_after_a_rest(fetch: Fe
         assert fetch.on_deadline(5, rested - 1) is None
         assert fetch.under_way
     assert fetch.on_deadline(5, rested) == (BERT, SnapshotPull(b"", 0, 5))
+
+
+def test_every_refusal_makes_the_rest_longer_until_one_is_installed(fetch: Fetch) -> None:
+    """All of a snapshot of a later format was fetched six times a minute, for ever."""
+    now, rests = 0, []
+    for _ in range(8):
+        fetch.refuse(now)
+        fetch.want(ANNE, 5, now)
+        due = fetch.deadline()
+        assert due is not None
+        rests.append(due - now)
+        now = due
+    first, most = TIMING.snapshot_rest_us, TIMING.snapshot_rest_ceiling_us
+    assert rests == [min(first * 2**turn, most) for turn in range(8)]
+    assert rests[-1] == most
+    fetch.installed()
+    fetch.refuse(now)
+    fetch.want(ANNE, 5, now)
+    assert fetch.deadline() == now + first
 
 
 def test_one_that_never_grows_is_given_up(fetch: Fetch, shelf: Shelf) -> None:
