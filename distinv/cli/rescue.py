@@ -14,7 +14,7 @@ from distinv.errors import ConfigError
 from distinv.model import datetime_of
 
 if TYPE_CHECKING:
-    from distinv.runtime.rescue import Rescued
+    from distinv.runtime.founding import Rescued
 
 _WARNING = (
     "Do this only when a majority of the servers is lost for good. {name} goes on alone with what "
@@ -98,7 +98,7 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _recover(options: argparse.Namespace) -> int:
-    from distinv.runtime.rescue import inspect, recover
+    from distinv.runtime.recovery import inspect, recover
 
     found = inspect(options.data)
     if options.force is None:

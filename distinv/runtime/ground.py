@@ -17,6 +17,7 @@ from distinv.errors import DistinvError, PluginError, StorageError
 from distinv.inventory.machine import StateMachine
 from distinv.inventory.schema import MEMORY
 from distinv.runtime.reconcile import reconcile
+from distinv.runtime.recovery import check_not_interrupted
 from distinv.runtime.set_aside import finish, is_unfinished, remembered, set_aside
 from distinv.runtime.snapshots import STORE_FILE, Depot, FileDepot, MemoryDepot
 from distinv.server.dissolving import Dissolved
@@ -54,10 +55,12 @@ class Ground:
 
 
 async def open_ground(plan: Plan) -> Ground:
-    """Raises StorageError, PluginError."""
+    """Raises StorageError, PluginError, ConfigError while a recovery of it is under way."""
+    check_not_interrupted(plan.data_dir)
     with blaming("storage"):
         storage = plan.storage(StorageContext(plan.data_dir))
         try:
+            check_not_interrupted(plan.data_dir)  # one that began before the directory was locked
             return await _open_on(plan, storage)
         except BaseException:
             storage.close()

@@ -28,8 +28,9 @@ from distinv.inventory.snapshot import (
 from distinv.storage.failures import disk_failure
 
 STORE_FILE = "store.sqlite3"
-_INCOMING, _HEAD = "incoming.sqlite3", "incoming.head"
-_MADE = "snapshot-*.sqlite3*"
+HEAD_FILE = "incoming.head"
+_INCOMING = "incoming.sqlite3"
+_MADE = "snapshot-[0-9]*.sqlite3*"
 
 _head_decoder = msgspec.msgpack.Decoder(SnapshotHead)
 
@@ -70,7 +71,7 @@ class FileDepot:
         self._data_dir = data_dir
         self._limits = limits
         self._incoming = data_dir / _INCOMING
-        self._head = data_dir / _HEAD
+        self._head = data_dir / HEAD_FILE
         self._made = 0
         try:
             for left in data_dir.glob(_MADE):

@@ -174,6 +174,15 @@ def test_nothing_is_there_to_recover(
     assert "is no server's data directory: it holds no store.sqlite3" in refusal(ran)
 
 
+def test_a_link_that_leads_in_a_circle_is_told(
+    node: Stopped, distinv: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    where = ("--data", str(tmp_path / "circle"))
+    for command in (("recover", *where), ("restore", str(node.data_dir / "store.sqlite3"), *where)):
+        assert "is a link that leads in a circle" in refusal(distinv(*command, "--json"))
+
+
 @pytest.mark.parametrize("command", ["backup", "restore", "recover"])
 def test_what_has_to_be_given(command: str, distinv: CommandLine) -> None:
     ran = distinv(command)

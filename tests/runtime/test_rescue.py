@@ -16,7 +16,8 @@ from cluster_kit import DEADLINE_S, MemoryCluster, running
 
 from distinv.errors import ConfigError, StorageError
 from distinv.inventory.machine import StateMachine
-from distinv.runtime.rescue import back_up, inspect, recover, restore
+from distinv.runtime.recovery import inspect, recover
+from distinv.runtime.rescue import back_up, restore
 
 pytestmark = pytest.mark.anyio
 
@@ -150,6 +151,14 @@ class Switch:
         return counted
 
 
+async def refuses_to_begin_anew(shop: MemoryCluster, node: Path) -> None:
+    """A server that was started between the two renames began an empty shop there; the next
+    recovery said that it was done, and what it advised to move away led to the loss of the rest."""
+    with pytest.raises(ConfigError, match=r"was interrupted.*`distinv recover --data .*` again"):
+        await shop.server(0).__aenter__()
+    assert not node.exists()
+
+
 @pytest.mark.parametrize(
     "error", [Stop(), OSError(errno.EIO, "Input/output error")], ids=["crash", "refusal"]
 )
@@ -169,14 +178,16 @@ async def test_a_recovery_is_gone_on_with_wherever_it_stopped(
             recover(node)
         except (Stop, StorageError):
             switch.left = 0
-            between += not node.exists()
+            if not node.exists():
+                between += 1
+                await refuses_to_begin_anew(shop, node)
             old = aside if aside.exists() else node
             assert (old / "store.sqlite3").read_bytes() == (kept / "store.sqlite3").read_bytes()
-            whole = node.exists() and aside.exists()  # only the last traces were left to remove
             assert inspect(node).cluster_name == "shop"
-            found = inspect(node) if whole else recover(node)
+            found = recover(node)
             assert (found.seq, found.digest) == (3, digest)
             assert aside.is_dir()
+            assert not (tmp_path / ".node-0.recovering").exists()
         else:
             fewer, switch.left = switch.left > 0, 0
             assert inspect(node).digest == digest
@@ -186,6 +197,146 @@ async def test_a_recovery_is_gone_on_with_wherever_it_stopped(
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(kept, node)
     assert between, "it was stopped between its two renames"
+
+
+async def interrupted(tmp_path: Path, patch: pytest.MonkeyPatch) -> tuple[MemoryCluster, Path]:
+    """A recovery of `node-0` that stopped between its two renames."""
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    with patch.context() as during:
+        rename = Path.rename
+
+        def stopping(self: Path, target: Path) -> Path:
+            if self.name == "whole":
+                raise Stop
+            return rename(self, target)
+
+        during.setattr(Path, "rename", stopping)
+        with pytest.raises(Stop):
+            recover(node)
+    assert not node.exists()
+    return shop, node
+
+
+async def test_a_server_that_began_anew_in_between_is_moved_away_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a release that did not look, or a supervisor that made the directory."""
+    shop, node = await interrupted(tmp_path, monkeypatch)
+    (node / "journal").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="stop it, move that directory away"):
+            recover(node)
+    with pytest.raises(ConfigError, match="was interrupted"):
+        await shop.server(0).__aenter__()
+    node.rename(tmp_path / "elsewhere")
+    assert recover(node).seq == 3
+
+
+async def test_a_lock_that_was_left_in_between_is_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, node = await interrupted(tmp_path, monkeypatch)
+    node.mkdir()
+    (node / "lock").touch()
+    assert recover(node).seq == 3
+
+
+async def test_whose_it_is_and_who_may_read_it_stays(tmp_path: Path) -> None:
+    """`sudo distinv recover` left a directory of root's that everybody could read."""
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    owner = 65_534 if os.geteuid() == 0 else os.geteuid()
+    if owner != os.geteuid():
+        os.chown(node, owner, -1)
+    node.chmod(0o700)
+    (node / "store.sqlite3").chmod(0o600)
+    recover(node)
+    for path in (node, *node.rglob("*")):
+        wanted = 0o700 if path.is_dir() else 0o600
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (owner, wanted), path
+
+
+async def test_what_else_lies_in_the_directory_is_not_needed(tmp_path: Path) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    os.mkfifo(node / "pipe")
+    (node / "nowhere").symlink_to("gone")
+    assert recover(node).seq == 3
+    assert (tmp_path / "node-0.before-recovery" / "pipe").exists()
+
+
+async def test_a_mount_point_is_told_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    back_up(node, tmp_path / "backup")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    for rescue in (lambda: recover(node), lambda: restore(tmp_path / "backup", tmp_path / "new")):
+        with pytest.raises(ConfigError, match=r"is a mount point.*name a directory in it"):
+            rescue()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+async def test_without_a_journal_the_way_on_is_named(tmp_path: Path) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    shutil.rmtree(node / "journal")
+    for rescue in (inspect, recover):
+        with pytest.raises(StorageError, match=r"no journal.*distinv backup.*distinv restore"):
+            rescue(node)
+    back_up(node, tmp_path / "backup")
+    assert restore(tmp_path / "backup", tmp_path / "node-9").seq == 1
+
+
+async def test_a_backup_takes_no_name_that_somebody_has(tmp_path: Path) -> None:
+    """It was written to FILE.part, whosever that was; and a link to nowhere was replaced."""
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    (tmp_path / "backup.part").write_text("precious")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert back_up(node, tmp_path / "backup").path == tmp_path / "backup"
+    with pytest.raises(ConfigError, match="link exists already"):
+        back_up(node, tmp_path / "link")
+    with pytest.raises(ConfigError, match="in the server's own directory"):
+        back_up(node, node / "snapshot-monday.sqlite3")
+    assert (tmp_path / "backup.part").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"node-0", "backup", "backup.part", "link"}
+
+
+async def test_a_name_that_is_taken_while_the_backup_is_made_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+
+    def no_links(source: Path, target: Path) -> None:
+        target.write_text("somebody else's")
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as during:
+        during.setattr(os, "link", no_links)
+        with pytest.raises(ConfigError, match="backup exists already"):
+            back_up(node, tmp_path / "backup")
+        during.setattr(os, "link", lambda source, target: no_links(source, tmp_path / "other"))
+        back_up(node, tmp_path / "second")
+    assert (tmp_path / "backup").read_text() == "somebody else's"
+    assert restore(tmp_path / "second", tmp_path / "node-9").seq == 1
+
+
+async def test_no_backup_is_made_of_a_damaged_store(tmp_path: Path) -> None:
+    """It was said to be made, and could not be restored."""
+    shop, node = MemoryCluster(tmp_path, expect=1), tmp_path / "node-0"
+    await sold_behind_its_store(shop, node)
+    store = node / "store.sqlite3"
+    data = bytearray(store.read_bytes())
+    data[2 * 4096 + 8 : 2 * 4096 + 40] = b"\xff" * 32
+    store.write_bytes(data)
+    with pytest.raises(StorageError, match="is damaged, and so would be its backup"):
+        back_up(node, tmp_path / "backup")
+    assert [path.name for path in tmp_path.iterdir()] == ["node-0"]
 
 
 async def test_what_somebody_else_keeps_beside_it_stays(tmp_path: Path) -> None:

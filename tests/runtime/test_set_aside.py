@@ -13,7 +13,7 @@ from cluster_kit import DEADLINE_S, MemoryCluster, running
 
 from distinv.errors import ConfigError, StorageError
 from distinv.runtime import set_aside as module
-from distinv.runtime.rescue import inspect, recover
+from distinv.runtime.recovery import inspect, recover
 from distinv.runtime.set_aside import finish, is_unfinished, remembered, set_aside
 from distinv.server.dissolving import Dissolved
 from distinv.storage.lock import lock_directory
