@@ -320,6 +320,8 @@ class Changes:
             done = decided and (order.votes or not self._has_to_know(order.server))
             if done or node.now >= order.until:
                 self._orders.remove(order)
+                if done and order.server == node.self_id and not order.votes:
+                    node.abstain(node.voters_index)  # nobody else tells it
                 node.emit(OrderAnswered(order.ticket, done, "" if done else "not_yet"))
             elif decided and node.now - order.told_at >= node.timing.heartbeat_us:
                 order.told_at = node.now

@@ -223,7 +223,10 @@ class Leader:
         if ack.protocol != progress.protocol:
             progress.protocol = ack.protocol
             self.gate.look()
-        if ack.abstains != progress.abstains:
+        # That it takes no vote any more ends with one that it is given, or with its process: else
+        # it is an earlier answer, which a later one has overtaken.
+        late = progress.abstains and not self._node.is_voter(source)
+        if ack.abstains != progress.abstains and not late:
             progress.abstains = ack.abstains
             self.changes.on_abstains(source)
         if progress.mode is Mode.PROBE:
@@ -316,6 +319,7 @@ class Leader:
         if progress is not None:
             progress.enter(Mode.PROBE, self._node.now)
             progress.probed_at = -1_000_000_000
+            progress.abstains = None
 
     def _on_join(self, source: NodeId, message: Join) -> None:
         """A server that belongs to the cluster and does not vote gets the log all the same."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from distinv.runtime.set_aside import is_unfinished
 from distinv.runtime.settings import random_id
 from distinv.runtime.snapshots import STORE_FILE
 from distinv.storage.api import BaseRecord, IdentityRecord, PromiseRecord, StorageContext
+from distinv.storage.failures import DISK_FULL
 from distinv.storage.journal import journal_storage
 
 T = TypeVar("T")
@@ -83,24 +85,38 @@ def store_in(data_dir: Path) -> Path:
     return store
 
 
-def _reason(error: OSError) -> str:
-    """`shutil` gathers what went wrong with each file."""
-    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
-        source, _, reason = error.args[0][0]
-        return f"{source}: {reason}"
-    return error.strerror or str(error)
+def _refused(data_dir: Path, error: OSError) -> StorageError:
+    where = error.filename2 or error.filename or data_dir  # of a copy the second is written
+    reason = error.strerror or str(error)
+    if error.errno in DISK_FULL:
+        return _full(where, reason)
+    return StorageError(
+        f"{where}: the system refused ({reason}). "
+        "Nothing is lost: see to that, then give the command again"
+    )
+
+
+def _full(where: object, reason: str) -> StorageError:
+    return StorageError(
+        f"{where}: the disk is full ({reason}). Nothing is lost: free some space, then give the "
+        "command again"
+    )
 
 
 @contextmanager
 def telling(data_dir: Path) -> Iterator[None]:
-    """What the system refuses is told in one line."""
+    """What the system refuses is told in one line, and not as a server would tell it."""
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{error.filename or data_dir}: the system refused ({_reason(error)}). "
-            "Nothing is lost: see to that, then give the command again"
-        ) from error
+        raise _refused(data_dir, error) from error
+    except StorageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, BlockingIOError):  # that is a lock
+            raise _refused(data_dir, cause) from error
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise _full(data_dir, str(cause)) from error
+        raise
 
 
 def found(store: Path, data_dir: Path, server_name: str) -> Rescued:
@@ -142,6 +158,27 @@ def _copy_store(store: Path, target: Path) -> None:
             return
     shutil.copyfile(store, target)
     sync_file(target)
+
+
+def keep_owner(old: Path, made: Path) -> None:
+    """Whose `old` is, and who may read it, holds for `made` too: often another user, as root,
+    gives the command.
+
+    No file is more open than the one of its name was, nor than the store; it may be less.
+    """
+    owner, store = old.stat(), old / STORE_FILE
+    of_files = store.stat().st_mode if store.exists() else 0o777
+    for path in (made, *sorted(made.rglob("*"))):
+        like, twin = owner.st_mode if path.is_dir() else of_files, old / path.relative_to(made)
+        mode = (twin if twin.exists() else path).stat().st_mode & like
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.geteuid() == 0:
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(mode))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def state_of(store: Path) -> StoreState:

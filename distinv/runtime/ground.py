@@ -60,7 +60,6 @@ async def open_ground(plan: Plan) -> Ground:
     with blaming("storage"):
         storage = plan.storage(StorageContext(plan.data_dir))
         try:
-            check_not_interrupted(plan.data_dir)  # one that began before the directory was locked
             return await _open_on(plan, storage)
         except BaseException:
             storage.close()
@@ -73,6 +72,7 @@ async def _open_on(plan: Plan, storage: Storage) -> Ground:
         await anyio.to_thread.run_sync(finish, plan.data_dir)
         plan.audience.say("what it had of a dissolved cluster is set aside now")
     recovered = storage.recover() if inline else await anyio.to_thread.run_sync(storage.recover)
+    check_not_interrupted(plan.data_dir)  # once more: one may have begun before the lock was taken
     _check_directory(plan, recovered)
     machine = _open_store(plan, in_memory=inline)
     try:

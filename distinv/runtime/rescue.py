@@ -9,6 +9,7 @@ at the end.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -20,22 +21,30 @@ from pathlib import Path
 from attrs import evolve
 
 from distinv.errors import ConfigError, StorageError
-from distinv.inventory.check import copy_problems
-from distinv.inventory.file import sync_directory
-from distinv.inventory.schema import check_copy, read_state
-from distinv.inventory.snapshot import write_snapshot
+from distinv.inventory.check import copy_problems, problems
+from distinv.inventory.file import is_half_exchanged, sync_directory
+from distinv.inventory.rules import LIMITS
+from distinv.inventory.schema import StoreState, check_copy, read_state
+from distinv.inventory.snapshot import SnapshotFile, write_snapshot
 from distinv.runtime.founding import (
     Rescued,
     described,
     found,
+    keep_owner,
     not_mounted,
     read_with,
     resolved,
     store_in,
     telling,
 )
+from distinv.runtime.recovery import check_not_interrupted
 from distinv.runtime.snapshots import STORE_FILE
 from distinv.storage.files import Files
+
+_TRIES = 3
+"""A server takes minutes from one snapshot to the next."""
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What file systems without links answer, and systems that forbid them."""
 
 
 def back_up(data_dir: Path, path: Path) -> Rescued:
@@ -45,19 +54,20 @@ def back_up(data_dir: Path, path: Path) -> Rescued:
     worth at a server that keeps up, more at one that lags or is cut off. All of it is read before
     it gets its name. Raises StorageError, and ConfigError when `path` exists or there is no store.
     """
-    with telling(data_dir):
+    with telling(path):
+        check_not_interrupted(data_dir)
         store = store_in(data_dir)
         if os.path.lexists(path):
             raise ConfigError(f"{path} exists already: name another file")
         parent = path.absolute().parent
         if not parent.is_dir():
             raise ConfigError(f"there is no directory {path.parent}: make it, or name another file")
-        if parent.resolve().is_relative_to(data_dir.resolve()):
+        if parent.resolve().is_relative_to(resolved(data_dir)):
             raise ConfigError(f"{path} is in the server's own directory: name a file elsewhere")
         if read_with(store, read_state).voters is None:
             raise StorageError(f"{store} is empty as yet: try again in a moment")
         with _beside(path) as folder:
-            with closing(write_snapshot(str(store), folder / "backup")) as copy:
+            with closing(_copied(store, folder / "backup")) as copy:
                 read_with(copy.path, lambda database: _believe(database, store))
                 told = described(copy.path)
                 _publish(copy.path, path)
@@ -65,11 +75,32 @@ def back_up(data_dir: Path, path: Path) -> Rescued:
     return evolve(told, path=path)
 
 
+def _copied(store: Path, path: Path) -> SnapshotFile:
+    """A server may put a snapshot in the place of its store meanwhile. What was read then may be
+    the old file without its log, or half of it."""
+    for _ in range(_TRIES):
+        before = store.stat().st_ino
+        try:
+            copy = write_snapshot(str(store), path)
+        except StorageError:
+            if _is_still(store, before):
+                raise
+        else:
+            if _is_still(store, before):
+                return copy
+            copy.close()
+    raise StorageError(f"{store} is exchanged again and again: try again in a moment")
+
+
+def _is_still(store: Path, inode: int) -> bool:
+    return store.stat().st_ino == inode and not is_half_exchanged(store)
+
+
 def _believe(database: sqlite3.Connection, store: Path) -> None:
     """Raises StorageError when it could not be restored."""
     try:
         check_copy(database, str(store))
-        problem = next(copy_problems(database, read_state(database)), None)
+        problem = next(_problems(database, read_state(database)), None)
     except (StorageError, sqlite3.Error, UnicodeDecodeError) as error:
         problem = str(error)
     if problem is not None:
@@ -79,13 +110,21 @@ def _believe(database: sqlite3.Connection, store: Path) -> None:
         )
 
 
+def _problems(database: sqlite3.Connection, state: StoreState) -> Iterator[str]:
+    """What a restoration finds, the whole ledger included."""
+    yield from copy_problems(database, state)
+    yield from problems(database, state.seq, int.from_bytes(state.digest_sum, "big"), LIMITS)
+
+
 def _publish(made: Path, path: Path) -> None:
     """Give it its name, which nobody may have taken meanwhile."""
     try:
         os.link(made, path)
     except FileExistsError:
         raise ConfigError(f"{path} exists already: name another file") from None
-    except OSError:  # a file system without links
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
         if os.path.lexists(path):
             raise ConfigError(f"{path} exists already: name another file") from None
         made.rename(path)
@@ -110,6 +149,7 @@ def restore(path: Path, data_dir: Path) -> Rescued:
         if not path.is_file():
             raise ConfigError(f"there is no backup {path}")
         data_dir = not_mounted(resolved(data_dir))
+        check_not_interrupted(data_dir)
         taken = f"{data_dir} exists already and is not empty: name another directory"
         if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
             raise ConfigError(taken)
@@ -117,6 +157,8 @@ def restore(path: Path, data_dir: Path) -> Rescued:
             Files().make_directory(data_dir.parent)
         with _beside(data_dir) as folder:
             told = found(path, folder / "made", data_dir.name)
+            if data_dir.exists():
+                keep_owner(data_dir, folder / "made")
             try:
                 (folder / "made").rename(data_dir)  # in the place of one that is empty, too
             except OSError:

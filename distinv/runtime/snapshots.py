@@ -7,6 +7,7 @@ one it is: a restart goes on with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,8 @@ from distinv.storage.failures import disk_failure
 STORE_FILE = "store.sqlite3"
 HEAD_FILE = "incoming.head"
 _INCOMING = "incoming.sqlite3"
-_MADE = "snapshot-[0-9]*.sqlite3*"
+_MADE = re.compile(r"snapshot-\d+\.sqlite3(\.part)?(-\w+)?")
+"""Its own names and no others: whoever keeps a copy here calls it something else."""
 
 _head_decoder = msgspec.msgpack.Decoder(SnapshotHead)
 
@@ -74,8 +76,9 @@ class FileDepot:
         self._head = data_dir / HEAD_FILE
         self._made = 0
         try:
-            for left in data_dir.glob(_MADE):
-                left.unlink()  # of a run before this one: nobody reads them any more
+            for left in data_dir.iterdir() if data_dir.exists() else ():
+                if _MADE.fullmatch(left.name):
+                    left.unlink()  # of a run before this one: nobody reads them any more
         except OSError as error:
             raise disk_failure(data_dir, error) from error
 

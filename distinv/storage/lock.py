@@ -25,22 +25,47 @@ def lock_directory(directory: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     except BlockingIOError as error:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise StorageError(
-            f"{directory} is in use by a running server (pid {holder}). Stop it first, or give"
-            " this server a data directory of its own."
-        ) from error
+        raise _in_use(directory, descriptor) from error
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
+def _in_use(directory: Path, descriptor: int) -> StorageError:
+    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    os.close(descriptor)
+    return StorageError(
+        f"{directory} is in use by a running server (pid {holder}). Stop it first, or give"
+        " this server a data directory of its own."
+    )
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Raises what `lock_directory` does."""
     descriptor = lock_directory(directory)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def looked_at(directory: Path) -> Iterator[None]:
+    """As `locked`, for who only reads: nothing is written, the disk may be read-only."""
+    try:
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # no server has ever run here
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _in_use(directory, descriptor) from error
+    except OSError:
+        os.close(descriptor)
+        raise
     try:
         yield
     finally:

@@ -480,6 +480,43 @@ def test_a_sole_voter_that_leaves_gives_no_vote_back_to_who_was_removed() -> Non
     assert scene[2].node.abstains
 
 
+def test_a_sole_voter_that_was_removed_takes_no_vote_back() -> None:
+    """A leader is told of nobody's removal, its own included: its successor gave the vote back."""
+    scene = grown(1, 2)
+    scene.timing = QUICK
+    scene.run(2_000)
+    scene[1].order(7, 2, votes=False)
+    assert scene.run(2_000, lambda: 7 in scene[1].answers)
+    scene[1].order(8, 1, votes=False)
+    assert scene.run(5_000, lambda: scene[3].serves and 8 in scene[1].answers)
+    assert scene[1].answers[8].done
+    assert scene[1].node.abstains
+    scene.run(10_000)
+    assert has_voters(scene, 3)
+
+
+def test_a_late_word_of_before_its_removal_counts_for_nothing() -> None:
+    """Heartbeats' answers may overtake each other: of a server that was removed, and knew it, an
+    older one said that it did not abstain, and it was given its vote back."""
+    scene = grown(5, 0)
+    held = scene.hold_between(
+        lambda source, to, each: source == 5 and isinstance(each, HeartbeatAck)
+    )
+    assert scene.run(500, lambda: bool(held))
+    late = held[0]
+    held.clear()
+    scene.release(held)
+    scene[1].order(7, 5, votes=False)
+    assert scene.run(5_000, lambda: 7 in scene[1].answers)
+    assert scene[1].answers[7].done
+    role: Any = scene[1].node.role
+    progress = role.progress_of(NodeId(5))
+    assert progress.abstains
+    scene.pass_on(late)
+    assert progress.abstains, "as it was when it was heard last"
+    assert role.changes._abstains(NodeId(5))
+
+
 def test_a_vote_that_makes_an_even_number_is_refused_at_once() -> None:
     scene = grown(1, 1)
     scene[1].order(7, 2, votes=True)

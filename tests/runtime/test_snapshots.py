@@ -45,6 +45,15 @@ def test_another_snapshot_begins_anew(tmp_path: Path) -> None:
     assert depot.resume() == (HEAD, 0)
 
 
+def test_what_somebody_else_calls_a_snapshot_stays(tmp_path: Path) -> None:
+    own = {"snapshot-1.sqlite3", "snapshot-12.sqlite3.part", "snapshot-2.sqlite3-journal"}
+    others = {"snapshot-monday.sqlite3", "snapshot-2026-11-23.sqlite3", "snapshot-1.sqlite3.gz"}
+    for name in own | others:
+        (tmp_path / name).touch()
+    FileDepot(tmp_path, Limits())
+    assert {path.name for path in tmp_path.iterdir()} == others
+
+
 def test_a_full_disk_is_told_at_the_piece_that_does_not_fit(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full, a disk that is always full")
