@@ -30,7 +30,9 @@ class ReservedPorts:
 
     def take(self) -> int:
         """A UDP port that nobody has bound, and nobody else takes. Raises ServerFailed."""
-        for port in secrets.SystemRandom().sample(self._ports, len(self._ports)):
+        first = secrets.randbelow(len(self._ports))
+        for step in range(len(self._ports)):
+            port = self._ports[(first + step) % len(self._ports)]
             held = _reserve(port)
             if held is not None:
                 self._held.append(held)
