@@ -56,8 +56,9 @@ def _run(options: argparse.Namespace) -> int:
 async def _carry_out(options: argparse.Namespace, client: InventoryClient) -> str:
     server = options.server and _named(options.server)
     if options.order == "hand-over":
+        before = (await client.cluster()).leader
         await client.transfer_leadership(server)
-        return await _who_leads(client)
+        return await who_leads(client, server, before)
     if options.order == "promote":
         await client.promote_server(server)
         return f"{options.server} votes"
@@ -78,14 +79,19 @@ def _named(text: str) -> str | int:
     return text
 
 
-async def _who_leads(client: InventoryClient) -> str:
-    """It was handed over; that the successor leads is known a moment later."""
+async def who_leads(client: InventoryClient, heir: str | int | None, before: str | None) -> str:
+    """It was handed over, to `heir` if that was given. That the successor leads is known a moment
+    later; until then others may still name the leader of before."""
     import anyio
 
     with anyio.move_on_after(SUCCESSOR_S):
         while True:
-            leader = (await client.cluster()).leader
-            if leader is not None:
-                return f"{leader} leads"
+            status = await client.cluster()
+            for server in status.servers:
+                wanted = (
+                    server.name != before if heir is None else heir in (server.name, server.node)
+                )
+                if server.name == status.leader and wanted:
+                    return f"{server.name} leads"
             await anyio.sleep(GLANCE_S)
     return "leadership was handed over, and nobody leads yet: see distinv status"

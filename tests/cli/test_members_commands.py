@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from attrs import frozen
 from command_line import CommandLine, Ran
 
+from distinv.cli.members import who_leads
 from distinv.testing.ports import free_port
 from distinv.testing.processes import ServerProcesses
 
@@ -96,6 +98,35 @@ def test_leadership_is_handed_over(cluster: Cluster) -> None:
     assert done.json == {"done": f"{leader} leads"}
     assert cluster.run("hand-over", leader).out == f"{leader} leads\n", "it is so already"
     assert cluster.named("leader") == [leader]
+
+
+class _Followers:
+    """A client whose servers follow the leader of before for another moment."""
+
+    def __init__(self, *leaders: str | None) -> None:
+        self.leaders = [*leaders]
+
+    async def cluster(self) -> SimpleNamespace:
+        servers = [SimpleNamespace(name=f"s{number}", node=number) for number in (1, 2, 3)]
+        return SimpleNamespace(leader=self.leaders.pop(0), servers=servers)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("heir", "leaders", "told"),
+    [
+        (None, ("s1", None, "s1", "s3"), "s3 leads"),
+        ("s2", ("s1", "s2"), "s2 leads"),
+        (3, (None, "s1", "s3"), "s3 leads"),
+        ("s1", ("s1",), "s1 leads"),
+    ],
+)
+async def test_the_leader_of_before_is_not_taken_for_its_successor(
+    heir: str | int | None, leaders: tuple[str | None, ...], told: str
+) -> None:
+    """The order was done, some servers had not heard of it, and the old leader was named."""
+    followers: Any = _Followers(*leaders)
+    assert await who_leads(followers, heir, "s1") == told
 
 
 def test_who_has_no_vote_cannot_lead(cluster: Cluster) -> None:
